@@ -1,0 +1,1 @@
+"""Performs the effects of the core: sockets, files, clocks, threads."""

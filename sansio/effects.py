@@ -1,0 +1,316 @@
+"""What the core can ask of the world.
+
+Every operation of the registry is an ``async def`` that awaits the values below and nothing else. Awaiting an effect
+hands it to whoever drives the operation (the runtime, the simulator, your own transport) and gives back its reply.
+Nothing in this file performs anything: it is the vocabulary, and the first file to read.
+
+Two words used throughout:
+
+* *durable* means that a power cut right after the reply does not undo the effect;
+* an effect *fails* with one of the `EffectError` kinds at the end of this file. Absence is never a failure: it is a
+  reply of ``None``, ``False`` or an empty page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NewType, Self, TypeVar
+
+if TYPE_CHECKING:
+    from angos.sansio.operation import Operation
+
+Reply = TypeVar("Reply", covariant=True)
+T = TypeVar("T")
+
+Key = NewType("Key", str)
+"""The name of a stored value, as `angos.sansio.layout` spells it. Keys are compared and sorted by code point."""
+
+Prefix = NewType("Prefix", str)
+"""The beginning shared by a family of keys; always ends with ``/``."""
+
+BodyHandle = NewType("BodyHandle", int)
+"""Stands for the body of a request. The bytes stay with the driver; the core never sees a large body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect(Generic[Reply]):
+    """A request to the world. ``await effect`` evaluates to its reply."""
+
+    def __await__(self) -> Generator[Effect[Any], Any, Reply]:
+        reply: Reply = yield self
+        return reply
+
+    def via(self, performer: Callable[[Self], Awaitable[Reply]]) -> Awaitable[Reply]:
+        """Call `performer` on this effect; the type checker compares its parameter and its reply with ours."""
+        return performer(self)
+
+
+# --- keys: small values under write-once names ------------------------------------------------------------------------
+#
+# There is deliberately no effect that overwrites a key. Whatever changes is expressed by new names (see layout.py), so
+# replicas cannot lose each other's updates.
+
+
+@dataclass(frozen=True, slots=True)
+class ReadKey(Effect["bytes | None"]):
+    """The whole value, or None when the key is absent. Only for values of a few megabytes at most."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Facts about a stored value."""
+
+    size: int
+    """In bytes."""
+    modified_ms: int
+    """Wall clock of the store, in milliseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatKey(Effect["Stat | None"]):
+    """Size and age of a value without reading it, or None when the key is absent."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of names, sorted by code point, without duplicates."""
+
+    names: tuple[str, ...]
+    """Relative to the prefix that was listed."""
+    more: bool
+    """True when names after the last one exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListKeys(Effect[Page]):
+    """The keys anywhere below `prefix`, those after the name `after` only, at most `limit` of them.
+
+    Names contain ``/`` where the keys do. A key that exists during the whole call is in its page, once.
+    """
+
+    prefix: Prefix
+    after: str = ""
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ListFolders(Effect[Page]):
+    """The distinct first components (without ``/``) of the keys below `prefix` that have more than one component."""
+
+    prefix: Prefix
+    after: str = ""
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CreateKeys(Effect[tuple[bool, ...]]):
+    """Write each value under its key unless the key exists; all of them, new or old, are durable on reply.
+
+    Reply: for each entry, True if this call created it. There is no order among the entries: after a failure or a
+    crash any subset may be there, each of them whole. An order that matters is two effects.
+    """
+
+    entries: tuple[tuple[Key, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteKeys(Effect[None]):
+    """Remove the keys, durably. Removing an absent key is no error."""
+
+    keys: tuple[Key, ...]
+
+
+# --- bodies and uploads: bytes that the core never touches ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBody(Effect[bytes]):
+    """The whole request body. Fails with `BodyTooLarge` or `BodyInterrupted`. Manifests only: layers are staged."""
+
+    body: BodyHandle
+    size_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class HashState:
+    """A digest that can be continued: of all bytes of an upload up to some offset.
+
+    `state` is opaque to the core, safe to store and to restore on another machine, and None where the driver cannot
+    export its state (the digest must then be computed again from the stored bytes).
+    """
+
+    algorithm: str
+    hex: str
+    """The digest of the bytes so far."""
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of an upload at rest, written by exactly one `StageBody` and never changed afterwards."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What arrived of a body."""
+
+    part: Part
+    hashes: tuple[HashState, ...]
+    """One for each algorithm that was asked for: the digest of everything up to the end of this part."""
+    whole: bool
+    """False when the client stopped in the middle; the part then holds what arrived before."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageBody(Effect[Staged]):
+    """Receive a body into a new part of an upload, hashing on the way; durable on reply, however little arrived.
+
+    `hashes` are the digests to continue, each with the state reached at the end of the previous part; a state of None
+    starts afresh. A body longer than `size_max` fails with `BodyTooLarge`; after any failure no part is left.
+    Nothing refers to the part yet: the caller does that by creating a chunk key.
+    """
+
+    upload: Prefix
+    part: str
+    body: BodyHandle
+    hashes: tuple[HashState, ...]
+    size_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HashParts(Effect["str | None"]):
+    """Read stored parts again, in order, and give the hex digest of all their bytes; None when a part is missing."""
+
+    upload: Prefix
+    parts: tuple[Part, ...]
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteParts(Effect[bool]):
+    """Make the bytes of the parts, in order, the value of `key`, durably and all at once; the parts stay.
+
+    Whatever the key held is replaced. Reply: False when a part is missing (then nothing happened).
+    """
+
+    upload: Prefix
+    parts: tuple[Part, ...]
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardPart(Effect[None]):
+    """Remove one part that no chunk key refers to."""
+
+    upload: Prefix
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardUpload(Effect[None]):
+    """Remove an upload with everything below it. Not necessarily durable: a crash may bring remains back."""
+
+    upload: Prefix
+
+
+# --- leases, time, entropy --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireLease(Effect["str | None"]):
+    """Ask to be the only holder of `name` for a while, waiting for at most `wait_seconds`.
+
+    Reply: a token, or None when others held it all that time. Leases are for politeness, never for truth: a lease may
+    lapse, be forgotten, or be granted twice, and every promise of the registry must still hold.
+    """
+
+    name: str
+    seconds: float
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLease(Effect[None]):
+    """Give a lease back. One that already lapsed is no error."""
+
+    name: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadClock(Effect[int]):
+    """The replica's wall clock in milliseconds since 1970. Clocks of replicas differ and may step backwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep(Effect[None]):
+    """Let time pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrawId(Effect[str]):
+    """A fresh random UUID (RFC 9562 version 4) in canonical lower-case text, never drawn before."""
+
+
+# --- control ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Together(Effect[tuple[T, ...]], Generic[T]):
+    """Run operations side by side, at most `limit` at a time. Reply: their results, in order.
+
+    When some fail, the failure of the first of them in order is raised after all have ended. Use
+    `angos.sansio.together.together`, which builds this from coroutines.
+    """
+
+    operations: tuple[Operation[T], ...]
+    limit: int
+
+
+# --- how an effect may fail -------------------------------------------------------------------------------------------
+
+
+class EffectError(Exception):
+    """An effect failed in a way that the core is expected to handle or to pass on."""
+
+
+class StorageUnavailable(EffectError):
+    """No answer, or an answer that settles nothing: a write may have been applied, may not, or may yet be."""
+
+
+class StorageFull(EffectError):
+    """Refused for lack of space, definitely: nothing of this effect is there."""
+
+
+class StorageRefused(EffectError):
+    """Refused, definitely and not for lack of space (permissions, read-only): nothing of this effect is there."""
+
+
+class StorageCorrupt(EffectError):
+    """The stored bytes are not what they must be. Asking again will not help; deciding on absence would be wrong."""
+
+
+class BodyTooLarge(EffectError):
+    """The request body is longer than allowed."""
+
+    def __init__(self, size_max: int) -> None:
+        super().__init__(f"the request body is longer than {size_max} bytes")
+        self.size_max = size_max
+
+
+class BodyInterrupted(EffectError):
+    """The client stopped sending in the middle of the body, or sent one that cannot be decoded."""
+
+
+class OperationCancelled(BaseException):
+    """The driver gives this operation up (shutdown, a sibling failed). Only clean-up effects may follow."""

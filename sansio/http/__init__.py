@@ -1,0 +1,1 @@
+"""HTTP as the core sees it: heads parsed, bodies elsewhere (RFC 9110)."""

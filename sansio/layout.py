@@ -1,0 +1,239 @@
+"""Every storage key: format and parse, side by side. Nothing else in the project spells a key.
+
+The layout is that of Angos 1.6. Blob bytes lie where CNCF distribution keeps them; everything else is write-once::
+
+    v2/blobs/<alg>/<hh>/<hex>/data                            the bytes
+    v2/ref/<alg>/<hh>/<hex>/<ns>!own                          the namespace may read the blob        (empty)
+    v2/ref/<alg>/<hh>/<hex>/<ns>!r/<why>                      the namespace needs the blob, and why  (empty)
+    v2/ns/<ns>!rev/<alg>/<hh>/<hex>                           the manifest exists in the namespace   (JSON)
+    v2/ns/<ns>!tag/<tag>!/<ord>.<set|del>.<alg>.<hex>         one event in the life of a tag         (JSON)
+    v2/ns/<ns>!hist/<tag>!/<same name>                        an event that later ones made history  (JSON)
+    v2/ns/<ns>!sub/<alg>/<hh>/<hex>/<alg>.<hex>               a referrer of a subject                (descriptor)
+    v2/cat/<ns>!                                              the namespace may hold something       (empty)
+    v2/repositories/<ns>/_uploads/<id>/                       an upload: see upload_session.py
+
+``<hh>`` are the first two digits of ``<hex>``. ``!`` is outside the grammar of names, so ``a`` never collides with
+``a/b``, and it sorts before every character of a name, so that the order of keys is the order of names.
+
+``<ord>`` counts down from 2^64-2 by the milliseconds of the wall clock in 16 hex digits: the newest event sorts first.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from angos.sansio.effects import Key, Prefix
+from angos.sansio.oci.digest import HEX_LENGTH, Digest
+from angos.sansio.oci.reference import Namespace, Tag
+
+Store = Literal["blobs", "metadata"]
+
+
+def store_of(name: str) -> Store:
+    """Which of the two stores holds this key or prefix."""
+    return "blobs" if name.startswith(("v2/blobs/", "v2/repositories/")) else "metadata"
+
+
+# --- blobs and who may read or needs them -----------------------------------------------------------------------------
+
+
+def blob_key(digest: Digest) -> Key:
+    """The bytes under this digest."""
+    return Key(f"v2/blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data")
+
+
+def parse_blob_key(key: str) -> Digest | None:
+    """The digest whose bytes this key holds; None for every other key."""
+    if not (key.startswith("v2/blobs/") and key.endswith("/data")):
+        return None
+    return _parse_sharded(key[len("v2/blobs/") : -len("/data")])
+
+
+def blob_references_prefix(digest: Digest) -> Prefix:
+    """Everything that is recorded about who owns or needs this blob."""
+    return Prefix(f"v2/ref/{_sharded(digest)}/")
+
+
+def owner_key(digest: Digest, namespace: Namespace) -> Key:
+    """Present: the namespace uploaded, mounted or fetched the blob, so whoever may read the namespace may read it."""
+    return Key(f"v2/ref/{_sharded(digest)}/{namespace}!own")
+
+
+def parse_owner_name(name: str) -> Namespace | None:
+    """The owner named by a key relative to `blob_references_prefix`; None for other keys there."""
+    return Namespace(name.removesuffix("!own")) if name.endswith("!own") else None
+
+
+def references_prefix(digest: Digest, namespace: Namespace) -> Prefix:
+    """Why this namespace needs the blob: ``rev``, ``tag.<tag>``, or ``<alg>.<hex>`` of a manifest that names it."""
+    return Prefix(f"v2/ref/{_sharded(digest)}/{namespace}!r/")
+
+
+def revision_reference_key(digest: Digest, namespace: Namespace) -> Key:
+    """The blob is a manifest of the namespace."""
+    return Key(f"{references_prefix(digest, namespace)}rev")
+
+
+def tag_reference_key(digest: Digest, namespace: Namespace, tag: Tag) -> Key:
+    """The blob is a manifest that this tag names or named."""
+    return Key(f"{references_prefix(digest, namespace)}tag.{tag}")
+
+
+def parse_tag_reference_name(name: str) -> Tag | None:
+    """The tag of a name relative to `references_prefix`; None for other references."""
+    return Tag(name.removeprefix("tag.")) if name.startswith("tag.") else None
+
+
+def manifest_reference_key(digest: Digest, namespace: Namespace, manifest: Digest) -> Key:
+    """The blob is a config, layer or child of this manifest of the namespace."""
+    return Key(f"{references_prefix(digest, namespace)}{manifest.algorithm}.{manifest.hex}")
+
+
+def parse_manifest_reference_name(name: str) -> Digest | None:
+    """The manifest of a name relative to `references_prefix`; None for other references."""
+    return _parse_dotted(name)
+
+
+# --- manifests, tags, referrers, catalogue ----------------------------------------------------------------------------
+
+
+def revisions_prefix(namespace: Namespace) -> Prefix:
+    """The manifests of a namespace."""
+    return Prefix(f"v2/ns/{namespace}!rev/")
+
+
+def revision_key(namespace: Namespace, digest: Digest) -> Key:
+    """Present: the manifest can be read by this digest in the namespace."""
+    return Key(f"v2/ns/{namespace}!rev/{_sharded(digest)}")
+
+
+def parse_revision_name(name: str) -> Digest | None:
+    """The digest of a name relative to `revisions_prefix`; None for a stray name."""
+    return _parse_sharded(name)
+
+
+def tags_prefix(namespace: Namespace) -> Prefix:
+    """One folder for each tag that the namespace has or had."""
+    return Prefix(f"v2/ns/{namespace}!tag/")
+
+
+def tag_folder(tag: str) -> str:
+    """The folder of a tag below `tags_prefix`. Any text will do, so that ``last`` need not be a tag."""
+    return f"{tag}!"
+
+
+def parse_tag_folder(folder: str) -> Tag | None:
+    """The tag of a folder below `tags_prefix`; None for a stray folder."""
+    return _parse_tag(folder.removesuffix("!")) if folder.endswith("!") else None
+
+
+def tag_events_prefix(namespace: Namespace, tag: Tag) -> Prefix:
+    """The life of a tag, newest event first."""
+    return Prefix(f"v2/ns/{namespace}!tag/{tag}!/")
+
+
+def tag_history_prefix(namespace: Namespace, tag: Tag) -> Prefix:
+    """Events that no reader has to look at any more, under the same names."""
+    return Prefix(f"v2/ns/{namespace}!hist/{tag}!/")
+
+
+ORDER_MAX = 2**64 - 2  # 2^64-1 is left for "no timestamp", which never wins
+
+_EVENT = re.compile(r"([0-9a-f]{16})\.(set|del)\.(sha256|sha512)\.([0-9a-f]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class TagEvent:
+    """A tag was set to, or taken off, a manifest."""
+
+    at_ms: int
+    """Milliseconds since 1970 by the writer's clock, but later than every event that the writer had seen."""
+    kind: Literal["set", "del"]
+    digest: Digest
+
+    def __str__(self) -> str:
+        return f"{ORDER_MAX - self.at_ms:016x}.{self.kind}.{self.digest.algorithm}.{self.digest.hex}"
+
+
+def parse_tag_event(name: str) -> TagEvent | None:
+    """The event named by a key relative to `tag_events_prefix`; None for a stray name."""
+    match = _EVENT.fullmatch(name)
+    if match is None or len(match[4]) != HEX_LENGTH[match[3]]:
+        return None
+    return TagEvent(ORDER_MAX - int(match[1], 16), "set" if match[2] == "set" else "del", Digest(match[3], match[4]))
+
+
+def referrers_prefix(namespace: Namespace, subject: Digest) -> Prefix:
+    """The manifests of the namespace whose ``subject`` is this digest."""
+    return Prefix(f"v2/ns/{namespace}!sub/{_sharded(subject)}/")
+
+
+def referrer_name(referrer: Digest) -> str:
+    """The name of a referrer below `referrers_prefix`."""
+    return f"{referrer.algorithm}.{referrer.hex}"
+
+
+def referrer_key(namespace: Namespace, subject: Digest, referrer: Digest) -> Key:
+    """The descriptor of one referrer."""
+    return Key(referrers_prefix(namespace, subject) + referrer_name(referrer))
+
+
+def parse_referrer_name(name: str) -> Digest | None:
+    """The digest of a name relative to `referrers_prefix`; None for a stray name."""
+    return _parse_dotted(name)
+
+
+CATALOG_PREFIX = Prefix("v2/cat/")
+
+
+def catalog_key(namespace: Namespace) -> Key:
+    """Present: the namespace holds something, or did."""
+    return Key(f"v2/cat/{namespace}!")
+
+
+def catalog_name(namespace: str) -> str:
+    """The name of a namespace below `CATALOG_PREFIX`. Any text will do, so that ``last`` need not be a namespace."""
+    return f"{namespace}!"
+
+
+def parse_catalog_name(name: str) -> Namespace | None:
+    """The namespace of a name relative to `CATALOG_PREFIX`; None for a stray name."""
+    return Namespace(name.removesuffix("!")) if name.endswith("!") else None
+
+
+# --- uploads ----------------------------------------------------------------------------------------------------------
+
+
+def upload_prefix(namespace: Namespace, upload_id: str) -> Prefix:
+    """Everything of one upload."""
+    return Prefix(f"v2/repositories/{namespace}/_uploads/{upload_id}/")
+
+
+def _sharded(digest: Digest) -> str:
+    return f"{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+
+def _parse_sharded(text: str) -> Digest | None:
+    algorithm, _, rest = text.partition("/")
+    shard, _, encoded = rest.partition("/")
+    return _digest(algorithm, encoded) if encoded.startswith(shard) and len(shard) == 2 else None
+
+
+def _parse_dotted(text: str) -> Digest | None:
+    algorithm, _, encoded = text.partition(".")
+    return _digest(algorithm, encoded)
+
+
+def _digest(algorithm: str, encoded: str) -> Digest | None:
+    if HEX_LENGTH.get(algorithm) != len(encoded) or encoded.strip("0123456789abcdef"):
+        return None
+    return Digest(algorithm, encoded)
+
+
+def _parse_tag(text: str) -> Tag | None:
+    try:
+        return Tag.parse(text)
+    except ValueError:
+        return None

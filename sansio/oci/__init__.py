@@ -1,0 +1,1 @@
+"""Values and grammars of the OCI distribution and image specifications. Parsed once, at the door; valid ever after."""

@@ -1,0 +1,33 @@
+"""The only code of the core that cleans up.
+
+An ``await`` in ``finally`` would keep a crashed process alive for one more effect, so operations never do that
+themselves. A scope here releases what it holds when its block ends by itself, fails or is cancelled, and does nothing
+when the operation is abandoned (``GeneratorExit``): a crashed process cannot clean up, and whatever it held has to
+lapse or be collected.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from angos.sansio.effects import AcquireLease, ReleaseLease
+
+
+class leased:  # noqa: N801 - read as a word in ``async with leased(...)``
+    """Hold a lease during a block. The value of the block's ``as`` is False when others kept it for too long."""
+
+    def __init__(self, name: str, *, seconds: float, wait_seconds: float) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._wait_seconds = wait_seconds
+        self._token: str | None = None
+
+    async def __aenter__(self) -> bool:
+        self._token = await AcquireLease(self._name, self._seconds, self._wait_seconds)
+        return self._token is not None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not GeneratorExit and self._token is not None:
+            await ReleaseLease(self._name, self._token)

@@ -1,0 +1,1 @@
+"""A deterministic world around the core: storage, crashes, clients, faults, and an oracle that watches."""

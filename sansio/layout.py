@@ -149,7 +149,7 @@ class TagEvent:
     """A tag was set to, or taken off, a manifest."""
 
     at_ms: int
-    """Milliseconds since 1970 by the writer's clock, but later than every event that the writer had seen."""
+    """Milliseconds since 1970; see tags.py for what dates an event."""
     kind: Literal["set", "del"]
     digest: Digest
 

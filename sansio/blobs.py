@@ -1,0 +1,128 @@
+"""Blobs at rest: reading, existence, deletion (distribution-spec end-2, end-10), and who may read them.
+
+A digest is not a capability. A blob can be read through a namespace only if the namespace owns it (somebody uploaded
+or mounted it there) or if it is a manifest of the namespace. That the same bytes are in another namespace changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from angos.sansio import layout
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import CreateKeys, DeleteKeys, ListKeys, StatKey
+from angos.sansio.errors import RegistryError
+from angos.sansio.http.byte_range import Slice, parse_range
+from angos.sansio.http.conditional import entity_tag, is_unmodified, range_applies
+from angos.sansio.http.message import Absent, FromKey, Header, Request, Response, Slices
+from angos.sansio.oci.digest import Digest
+from angos.sansio.oci.reference import Namespace
+
+OCTETS = "application/octet-stream"  # never a descriptor's type: a browser must not run what somebody uploaded
+FOREVER = "max-age=31536000, immutable"
+
+
+async def blob_is_readable(namespace: Namespace, digest: Digest) -> bool:
+    """True when `namespace` may show the blob; says nothing about whether its bytes are there."""
+    if await StatKey(layout.owner_key(digest, namespace)) is not None:
+        return True
+    return await StatKey(layout.revision_key(namespace, digest)) is not None
+
+
+async def get_blob(namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig) -> Response:
+    """end-2, GET and HEAD: the bytes, a slice of them, or several."""
+    stat = await StatKey(layout.blob_key(digest)) if await blob_is_readable(namespace, digest) else None
+    if stat is None:
+        raise blob_unknown(namespace, digest)
+    key, size = layout.blob_key(digest), stat.size
+    headers = (
+        ("Docker-Content-Digest", str(digest)),
+        ("Accept-Ranges", "bytes"),
+        ("ETag", entity_tag(digest)),
+        ("Cache-Control", FOREVER),
+    )
+    if is_unmodified(request.headers, digest):
+        return Response(304, headers)
+    whole = Response(200, (("Content-Type", OCTETS), *headers), FromKey(key, 0, size))
+    if request.method == "HEAD":
+        return Response(200, whole.headers, Absent(size))
+    wanted = request.headers.joined("range")
+    if wanted is None or not range_applies(request.headers, digest):
+        return whole
+
+    match parse_range(wanted, size, ranges_max=config.ranges_max):
+        case "everything":
+            return whole
+        case "too many":
+            raise RegistryError(400, "SIZE_INVALID", f"at most {config.ranges_max} ranges can be asked for at once")
+        case "unsatisfiable":
+            message = f"none of the ranges {wanted[:100]!r} lies within the {size} bytes of the blob"
+            raise RegistryError(416, "SIZE_INVALID", message, headers={"Content-Range": f"bytes */{size}"})
+        case (one,):
+            partial = (("Content-Type", OCTETS), ("Content-Range", one.content_range(size)), *headers)
+            return Response(206, partial, FromKey(key, one.start, one.length))
+        case several:
+            return _multipart(digest, several, size, headers)
+
+
+def _multipart(digest: Digest, slices: tuple[Slice, ...], size: int, headers: tuple[Header, ...]) -> Response:
+    """RFC 9110 section 14.6. The boundary comes from the digest: bytes cannot be made to contain their own hash."""
+    boundary = f"angos-{digest.hex[:48]}"
+    parts = []
+    for index, part in enumerate(slices):
+        before = (
+            f"{'' if index == 0 else chr(13) + chr(10)}--{boundary}\r\n"
+            f"Content-Type: {OCTETS}\r\nContent-Range: {part.content_range(size)}\r\n\r\n"
+        )
+        parts.append((before.encode(), part.start, part.length))
+    body = Slices(layout.blob_key(digest), tuple(parts), f"\r\n--{boundary}--\r\n".encode())
+    return Response(206, (("Content-Type", f"multipart/byteranges; boundary={boundary}"), *headers), body)
+
+
+async def delete_blob(namespace: Namespace, digest: Digest) -> Response:
+    """end-10: the namespace gives the blob up; the bytes go when nobody owns them any more.
+
+    A blob that a manifest of the namespace needs stays: deleting it would break images, and every client that means
+    to delete both deletes the manifest first.
+    """
+    owner = layout.owner_key(digest, namespace)
+    if await StatKey(owner) is None:
+        if await StatKey(layout.revision_key(namespace, digest)) is not None:
+            raise _needed(namespace, digest, digest)
+        raise blob_unknown(namespace, digest)
+    if (manifest := await _needing(namespace, digest)) is not None:
+        raise _needed(namespace, digest, manifest)
+    await DeleteKeys((owner,))
+    # A manifest that was pushed meanwhile found the blob owned, or at least counted on it: give it back.
+    if (manifest := await _needing(namespace, digest)) is not None:
+        await CreateKeys(((owner, b""),))
+        raise _needed(namespace, digest, manifest)
+    return Response(202)
+
+
+async def _needing(namespace: Namespace, digest: Digest) -> Digest | None:
+    """A manifest of the namespace that names the blob, None when there is none."""
+    after, more = "", True
+    while more:
+        page = await ListKeys(layout.references_prefix(digest, namespace), after)
+        for name in page.names:
+            manifest = layout.parse_manifest_reference_name(name)
+            if manifest is not None and await StatKey(layout.revision_key(namespace, manifest)) is not None:
+                return manifest
+        after, more = page.names[-1] if page.names else "", page.more
+    return None
+
+
+def _needed(namespace: Namespace, digest: Digest, manifest: Digest) -> RegistryError:
+    what = "it is a manifest" if manifest == digest else f"the manifest {manifest} needs it"
+    message = f"the blob {digest} of {namespace} cannot be deleted: {what}; delete the manifest first"
+    return RegistryError(405, "UNSUPPORTED", message, headers={"Allow": "GET, HEAD"})
+
+
+def blob_unknown(namespace: Namespace, digest: Digest) -> RegistryError:
+    """The blob is not in this namespace; whether it is in another one is nobody's business."""
+    return RegistryError(404, "BLOB_UNKNOWN", f"there is no blob {digest} in {namespace}")
+
+
+def blob_location(namespace: Namespace, digest: Digest) -> str:
+    """Where a client reads the blob: path only, so that it is right behind every proxy."""
+    return f"/v2/{namespace}/blobs/{digest}"

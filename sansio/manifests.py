@@ -1,0 +1,252 @@
+"""Manifests: pulling, pushing, deleting (distribution-spec end-3, end-7, end-9).
+
+A push writes in waves, each durable before the next begins: bytes and references; the revision, which makes the
+manifest readable by digest; the tags and the referrer record, which make it found. A delete takes the same way back.
+So a crash leaves keys too many, never a name that leads nowhere.
+
+A push and a delete of the same manifest can cross. After its last wave the push looks whether its revision is still
+there and writes it again if not; after removing the revision the delete looks again for tags that came meanwhile.
+Whichever looks last sees the other one, so no tag is left that names a manifest which is gone.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from angos.sansio import layout
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import (
+    BodyInterrupted,
+    BodyTooLarge,
+    CreateKeys,
+    DeleteKeys,
+    Key,
+    ListKeys,
+    ReadBody,
+    ReadClock,
+    ReadKey,
+    StatKey,
+    StorageCorrupt,
+)
+from angos.sansio.errors import Invalid, RegistryError
+from angos.sansio.http.conditional import entity_tag, is_unmodified
+from angos.sansio.http.message import Absent, Header, Inline, Request, Response
+from angos.sansio.http.query import Query
+from angos.sansio.http.warning import warnings
+from angos.sansio.oci.digest import Digest
+from angos.sansio.oci.manifest import Descriptor, Manifest, parse_manifest, referrer_descriptor
+from angos.sansio.oci.media_type import parse_media_type
+from angos.sansio.oci.reference import Namespace, Reference, Tag
+from angos.sansio.tags import resolve_tag, set_tag, unset_tag
+from angos.sansio.together import together
+
+TAGS_MAX = 100  # of one push by digest; the specification asks for at least 10
+CROSSINGS_MAX = 8  # deletes that may cross one push before it gives up
+
+
+# --- pulling ----------------------------------------------------------------------------------------------------------
+
+
+async def get_manifest(namespace: Namespace, reference: Reference, request: Request) -> Response:
+    """end-3, GET and HEAD: exactly the bytes and the type that were pushed, whatever ``Accept`` says."""
+    digest = reference if isinstance(reference, Digest) else await resolve_tag(namespace, reference)
+    if digest is None:
+        raise manifest_unknown(namespace, reference)
+    media_type = await read_media_type(namespace, digest)
+    if media_type is None:
+        raise manifest_unknown(namespace, reference)
+    headers: tuple[Header, ...] = (
+        ("Content-Type", media_type),
+        ("Docker-Content-Digest", str(digest)),
+        ("ETag", entity_tag(digest)),
+        ("Cache-Control", "max-age=31536000, immutable" if reference is digest else "no-cache"),
+    )
+    if is_unmodified(request.headers, digest):
+        return Response(304, headers[1:])
+    if request.method == "HEAD":
+        stat = await StatKey(layout.blob_key(digest))
+        if stat is None:
+            raise manifest_unknown(namespace, reference)
+        return Response(200, headers, Absent(stat.size))
+    value = await ReadKey(layout.blob_key(digest))
+    if value is None:
+        raise manifest_unknown(namespace, reference)
+    return Response(200, headers, Inline(value))
+
+
+async def read_media_type(namespace: Namespace, digest: Digest) -> str | None:
+    """The type that the manifest was pushed with, None when it is not in the namespace."""
+    record = await ReadKey(layout.revision_key(namespace, digest))
+    if record is None:
+        return None
+    try:
+        media_type = json.loads(record)["media_type"]
+        assert isinstance(media_type, str)
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise StorageCorrupt(f"the record of manifest {digest} in {namespace} is damaged") from None
+    return media_type
+
+
+# --- pushing ----------------------------------------------------------------------------------------------------------
+
+
+async def put_manifest(
+    namespace: Namespace, reference: Reference, request: Request, query: Query, config: RegistryConfig
+) -> Response:
+    """end-7a and 7b: store a manifest and let the tags of the request name it."""
+    tags = _tags(reference, query)
+    body = await _read_body(request, config)
+    manifest = _parse(body, request)
+    digest = Digest.of(body, reference.algorithm if isinstance(reference, Digest) else "sha256")
+    if isinstance(reference, Digest) and digest != reference:
+        raise RegistryError(400, "DIGEST_INVALID", f"the manifest hashes to {digest}, not to {reference}")
+    missing = await _missing(namespace, manifest)
+    if missing and not config.allow_missing_manifest_references:
+        raise RegistryError(
+            400,
+            "MANIFEST_BLOB_UNKNOWN",
+            f"the manifest needs {len(missing)} blobs or manifests that {namespace} does not have; push them first",
+            detail=[{"digest": descriptor.digest} for descriptor in missing],
+        )
+
+    await CreateKeys(_plan_references(namespace, digest, body, manifest, tags))
+    revision = (layout.revision_key(namespace, digest), _revision_record(manifest, await ReadClock()))
+    await CreateKeys((revision,))
+    for _ in range(CROSSINGS_MAX):
+        for tag in tags:
+            await set_tag(namespace, tag, digest, media_type=manifest.media_type, size=len(body))
+        if manifest.subject is not None:
+            referrer = referrer_descriptor(manifest, digest, len(body))
+            await CreateKeys(((layout.referrer_key(namespace, manifest.subject, digest), referrer),))
+        if await StatKey(revision[0]) is not None:
+            break
+        await CreateKeys((revision,))  # a delete crossed this push: the push came later, then
+    else:
+        message = f"{digest} is being deleted again and again while it is pushed; push it once more"
+        raise RegistryError(503, "UNAVAILABLE", message)
+
+    headers = [
+        ("Location", f"/v2/{namespace}/manifests/{reference}"),
+        ("Docker-Content-Digest", str(digest)),
+    ]
+    if manifest.subject is not None:
+        headers.append(("OCI-Subject", str(manifest.subject)))
+    if isinstance(reference, Digest) and tags:
+        headers.append(("OCI-Tag", ", ".join(tag.name for tag in tags)))
+    headers += warnings(
+        f"{namespace} does not have {descriptor.digest}, which this manifest needs" for descriptor in missing
+    )
+    return Response(201, tuple(headers))
+
+
+def _tags(reference: Reference, query: Query) -> tuple[Tag, ...]:
+    """The tags that the push sets: the one in the path, or those of ``?tag=`` when the path has a digest."""
+    if isinstance(reference, Tag):
+        return (reference,)
+    texts = query.all("tag")
+    if len(texts) > TAGS_MAX:
+        raise RegistryError(414, "UNSUPPORTED", f"{len(texts)} tags are too many for one request, {TAGS_MAX} are not")
+    try:
+        return tuple(sorted({Tag.parse(text): None for text in texts}))
+    except Invalid as error:
+        raise RegistryError(400, "NAME_INVALID", str(error)) from None
+
+
+async def _read_body(request: Request, config: RegistryConfig) -> bytes:
+    size_max = config.manifest_size_max
+    try:
+        return await ReadBody(request.body, size_max)
+    except BodyTooLarge:
+        message = f"the manifest is larger than {size_max} bytes"
+        raise RegistryError(413, "MANIFEST_INVALID", message) from None
+    except BodyInterrupted:
+        raise RegistryError(400, "MANIFEST_INVALID", "the manifest ended before it was complete") from None
+
+
+def _parse(body: bytes, request: Request) -> Manifest:
+    content_type = request.headers.get("content-type")
+    try:
+        return parse_manifest(body, parse_media_type(content_type) if content_type else None)
+    except Invalid as error:
+        raise RegistryError(400, "MANIFEST_INVALID", str(error)) from None
+
+
+async def _missing(namespace: Namespace, manifest: Manifest) -> list[Descriptor]:
+    """What the manifest names and the namespace cannot show: an image that cannot be pulled completely."""
+    needed = [descriptor for descriptor in manifest.references if not descriptor.fetched_elsewhere]
+    found = await together(_is_here(namespace, descriptor.storable) for descriptor in needed)
+    return [descriptor for descriptor, here in zip(needed, found, strict=True) if not here]
+
+
+async def _is_here(namespace: Namespace, digest: Digest | None) -> bool:
+    if digest is None:
+        return False
+    if await StatKey(layout.owner_key(digest, namespace)) is not None:
+        return True
+    return await StatKey(layout.revision_key(namespace, digest)) is not None
+
+
+def _plan_references(
+    namespace: Namespace, digest: Digest, body: bytes, manifest: Manifest, tags: tuple[Tag, ...]
+) -> tuple[tuple[Key, bytes], ...]:
+    """The first wave: the bytes, and for everything involved why it must not be collected. None of it can be read yet.
+
+    A reference does not let the namespace read a blob that it does not own.
+    """
+    keys = [layout.catalog_key(namespace), layout.revision_reference_key(digest, namespace)]
+    keys += [layout.tag_reference_key(digest, namespace, tag) for tag in tags]
+    for descriptor in manifest.references:
+        if (child := descriptor.storable) is not None:
+            keys.append(layout.manifest_reference_key(child, namespace, digest))
+    return ((layout.blob_key(digest), body), *((key, b"") for key in keys))
+
+
+def _revision_record(manifest: Manifest, now_ms: int) -> bytes:
+    created_at = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    record = {"media_type": manifest.media_type, "created_at": created_at.replace("+00:00", "Z")}
+    return json.dumps(record, separators=(",", ":")).encode()
+
+
+# --- deleting ---------------------------------------------------------------------------------------------------------
+
+
+async def delete_manifest(namespace: Namespace, digest: Digest) -> Response:
+    """end-9 with a digest: the manifest goes, with every tag that names it and its place among referrers."""
+    if await read_media_type(namespace, digest) is None:
+        raise manifest_unknown(namespace, digest)
+    subject = await _subject(namespace, digest)
+    await _unname(namespace, digest, subject)
+    await DeleteKeys((layout.revision_key(namespace, digest),))
+    await _unname(namespace, digest, subject)
+    return Response(202)
+
+
+async def _subject(namespace: Namespace, digest: Digest) -> Digest | None:
+    body = await ReadKey(layout.blob_key(digest))
+    if body is None:
+        return None
+    try:
+        return parse_manifest(body, await read_media_type(namespace, digest)).subject
+    except Invalid:
+        # Stored by another registry under looser rules: it never had a referrer record here.
+        return None
+
+
+async def _unname(namespace: Namespace, digest: Digest, subject: Digest | None) -> None:
+    """Take off everything by which the manifest is found."""
+    after, more = "", True
+    while more:
+        page = await ListKeys(layout.references_prefix(digest, namespace), after)
+        for name in page.names:
+            if (tag := layout.parse_tag_reference_name(name)) is not None:
+                await unset_tag(namespace, tag, only=digest)
+        after, more = page.names[-1] if page.names else "", page.more
+    if subject is not None:
+        await DeleteKeys((layout.referrer_key(namespace, subject, digest),))
+
+
+def manifest_unknown(namespace: Namespace, reference: Reference) -> RegistryError:
+    """The manifest or tag is not in this namespace."""
+    what = "manifest" if isinstance(reference, Digest) else "tag"
+    return RegistryError(404, "MANIFEST_UNKNOWN", f"there is no {what} {reference} in {namespace}")

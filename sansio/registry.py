@@ -1,0 +1,128 @@
+"""The front door: a parsed request becomes an operation that ends in a response, whatever happens on the way."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from angos.sansio.blobs import delete_blob, get_blob
+from angos.sansio.catalog import list_catalog
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import EffectError, ListKeys
+from angos.sansio.errors import RegistryError
+from angos.sansio.http.error_body import error_response, refusal_of
+from angos.sansio.http.message import Absent, Header, Inline, Request, Response
+from angos.sansio.http.query import Query
+from angos.sansio.http.route import (
+    Blob,
+    Catalog,
+    Endpoint,
+    Health,
+    ManifestOf,
+    Readiness,
+    Referrers,
+    Tags,
+    Upload,
+    Uploads,
+    VersionCheck,
+    parse_endpoint,
+)
+from angos.sansio.layout import CATALOG_PREFIX
+from angos.sansio.manifests import delete_manifest, get_manifest, put_manifest
+from angos.sansio.oci.digest import Digest
+from angos.sansio.oci.reference import Tag
+from angos.sansio.operation import Operation
+from angos.sansio.referrers import list_referrers
+from angos.sansio.tags import delete_tag, list_tags
+from angos.sansio.uploads import append_to_upload, cancel_upload, finish_upload, show_upload, start_upload
+
+EVERY_ANSWER: tuple[Header, ...] = (
+    ("Docker-Distribution-API-Version", "registry/2.0"),  # old clients take its absence for "no registry"
+    ("X-Content-Type-Options", "nosniff"),
+)
+
+JSON: tuple[Header, ...] = (("Content-Type", "application/json"),)
+
+
+def handle(request: Request, config: RegistryConfig) -> Operation[Response]:
+    """The operation that answers this request. It never raises for anything that a client or a store can cause."""
+    return Operation(_respond(request, config))
+
+
+async def _respond(request: Request, config: RegistryConfig) -> Response:
+    try:
+        response = await _dispatch(request, config)
+    except RegistryError as error:
+        response = error_response(error)
+    except EffectError as error:
+        response = error_response(refusal_of(error))
+    body = response.body
+    if request.method == "HEAD" and not isinstance(body, Absent):
+        body = Absent(response.content_length or 0)
+    return Response(response.status, EVERY_ANSWER + response.headers, body)
+
+
+async def _dispatch(request: Request, config: RegistryConfig) -> Response:
+    path, _, text = request.target.partition("?")
+    endpoint = parse_endpoint(path)
+    query = Query(text)
+    method = "GET" if request.method == "HEAD" else request.method
+    match method, endpoint:
+        case "GET", ManifestOf(namespace, reference):
+            return await get_manifest(namespace, reference, request)
+        case "GET", Blob(namespace, digest):
+            return await get_blob(namespace, digest, request, config)
+        case "POST", Uploads(namespace):
+            return await start_upload(namespace, request, query, config)
+        case "PATCH", Upload(namespace, upload_id):
+            return await append_to_upload(namespace, upload_id, request, config)
+        case "PUT", Upload(namespace, upload_id):
+            return await finish_upload(namespace, upload_id, request, query, config)
+        case "GET", Upload(namespace, upload_id):
+            return await show_upload(namespace, upload_id, config)
+        case "DELETE", Upload(namespace, upload_id):
+            return await cancel_upload(namespace, upload_id)
+        case "PUT", ManifestOf(namespace, reference):
+            return await put_manifest(namespace, reference, request, query, config)
+        case "DELETE", ManifestOf(namespace, Digest() as digest):
+            return await delete_manifest(namespace, digest)
+        case "DELETE", ManifestOf(namespace, Tag() as tag):
+            return await delete_tag(namespace, tag)
+        case "DELETE", Blob(namespace, digest):
+            return await delete_blob(namespace, digest)
+        case "GET", Tags(namespace):
+            return await list_tags(namespace, query, config)
+        case "GET", Referrers(namespace, subject):
+            return await list_referrers(namespace, subject, query, config)
+        case "GET", Catalog():
+            return await list_catalog(query, config)
+        case "GET", VersionCheck():
+            return Response(200, JSON, Inline(b"{}"))
+        case "GET", Health():
+            return Response(200, JSON, Inline(b'{"status":"ok"}'))
+        case "GET", Readiness():
+            await ListKeys(CATALOG_PREFIX, limit=1)
+            return Response(200, JSON, Inline(b'{"status":"ready"}'))
+        case _:
+            raise _method_not_allowed(request.method, endpoint)
+
+
+def _method_not_allowed(method: str, endpoint: Endpoint) -> RegistryError:
+    allowed = ", ".join(_methods(endpoint))
+    message = f"{method[:20]} is not possible here, only {allowed}"
+    return RegistryError(405, "UNSUPPORTED", message, headers={"Allow": allowed})
+
+
+def _methods(endpoint: Endpoint) -> tuple[str, ...]:
+    match endpoint:
+        case ManifestOf():
+            return ("GET", "HEAD", "PUT", "DELETE")
+        case Blob():
+            return ("GET", "HEAD", "DELETE")
+        case Uploads():
+            return ("POST",)
+        case Upload():
+            return ("GET", "HEAD", "PATCH", "PUT", "DELETE")
+        case Tags() | Referrers() | Catalog() | VersionCheck() | Health() | Readiness():
+            return ("GET", "HEAD")
+        case _:
+            assert_never(endpoint)

@@ -1,0 +1,157 @@
+"""Tags: a list of events per tag, of which the newest decides (distribution-spec end-8 and parts of end-7, end-9).
+
+Setting or deleting a tag writes one event under a name of its own; nothing is overwritten, so replicas cannot lose
+each other's pushes. A `set` is dated by the writer's clock, but always later than every event that the writer has
+seen, so a push that begins after another one was acknowledged wins even when clocks disagree. A `del` is dated one
+millisecond after the event that it deletes and no later: it takes back what its writer saw, not a push that crossed
+it. Events of the same millisecond were concurrent: setting beats deleting, and among equals the higher digest wins.
+
+`TagEvent` orders by name: newest first. Superseded events are moved to the tag's history now and then, so that reading
+a tag stays one short listing however often it is pushed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from angos.sansio import layout
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import CreateKeys, DeleteKeys, Key, ListFolders, ListKeys, Page, ReadClock, ReadKey
+from angos.sansio.errors import RegistryError
+from angos.sansio.http.message import Inline, Response
+from angos.sansio.http.query import Query, next_page, page_size
+from angos.sansio.layout import TagEvent
+from angos.sansio.oci.digest import Digest
+from angos.sansio.oci.reference import Namespace, Tag
+from angos.sansio.together import together
+
+EVENTS_LIMIT = 64
+SUPERSEDED_MAX = 16  # events that readers list in vain before a push moves them to the history
+
+
+def winner(events: Iterable[TagEvent]) -> TagEvent | None:
+    """The event that decides what the tag is now."""
+    return max(events, key=lambda event: (event.at_ms, event.kind == "set", event.digest), default=None)
+
+
+async def newest_event(namespace: Namespace, tag: Tag) -> TagEvent | None:
+    """The event that decides what the tag is now, None when the tag never was. One listing, as a rule."""
+    events, _ = await _list_events(namespace, tag, everything=False)
+    return winner(events)
+
+
+async def resolve_tag(namespace: Namespace, tag: Tag) -> Digest | None:
+    """The manifest that the tag names, None when there is no such tag."""
+    event = await newest_event(namespace, tag)
+    return event.digest if event is not None and event.kind == "set" else None
+
+
+async def set_tag(namespace: Namespace, tag: Tag, digest: Digest, *, media_type: str, size: int) -> None:
+    """Let the tag name this manifest, whose revision and references are already written."""
+    events, more = await _list_events(namespace, tag, everything=False)
+    current = winner(events)
+    if current is not None and current.kind == "set" and current.digest == digest:
+        # Already so. But whoever wrote it may not have made it durable yet, and we are about to promise it.
+        event = current
+    else:
+        now_ms = await ReadClock()
+        event = TagEvent(now_ms if current is None else max(now_ms, current.at_ms + 1), "set", digest)
+    body = json.dumps({"media_type": media_type, "size": size}, separators=(",", ":")).encode()
+    await _write_event(namespace, tag, event, body)
+    if more or len(events) > SUPERSEDED_MAX:
+        await _move_to_history(namespace, tag)
+
+
+async def unset_tag(namespace: Namespace, tag: Tag, *, only: Digest | None = None) -> bool:
+    """Delete the tag; with `only`, unless it names another manifest by now. False when there was nothing to delete."""
+    current = await newest_event(namespace, tag)
+    if current is None or current.kind == "del" or (only is not None and current.digest != only):
+        return False
+    body = json.dumps({"deleted_at_ms": await ReadClock()}, separators=(",", ":")).encode()
+    await _write_event(namespace, tag, TagEvent(current.at_ms + 1, "del", current.digest), body)
+    return True
+
+
+async def delete_tag(namespace: Namespace, tag: Tag) -> Response:
+    """end-9 with a tag: the tag goes, its manifest stays."""
+    if not await unset_tag(namespace, tag):
+        raise RegistryError(404, "MANIFEST_UNKNOWN", f"there is no tag {tag} in {namespace}")
+    return Response(202)
+
+
+async def list_tags(namespace: Namespace, query: Query, config: RegistryConfig) -> Response:
+    """end-8: the tags in byte order, a page at a time. The cost is that of the page."""
+    size = page_size(query, default=config.page_size_default, largest=config.page_size_max)
+    last = query.get("last") or ""
+    found, more = await _live_tags(namespace, last, size)
+    if not found and not await has_content(namespace):
+        raise RegistryError(404, "NAME_UNKNOWN", f"there is no repository {namespace}")
+    names = [tag.name for tag in found]
+    headers = [("Content-Type", "application/json")]
+    if more and names:
+        headers.append(next_page(f"/v2/{namespace}/tags/list", n=size, last=names[-1]))
+    body = json.dumps({"name": namespace, "tags": names}, separators=(",", ":")).encode()
+    return Response(200, tuple(headers), Inline(body))
+
+
+async def has_content(namespace: Namespace) -> bool:
+    """True when the namespace holds a manifest."""
+    after, more = "", True
+    while more:
+        page = await ListKeys(layout.revisions_prefix(namespace), after, limit=1)
+        if any(layout.parse_revision_name(name) is not None for name in page.names):
+            return True
+        after, more = page.names[-1] if page.names else "", page.more
+    return False
+
+
+async def _live_tags(namespace: Namespace, last: str, size: int) -> tuple[list[Tag], bool]:
+    """At most `size` tags after `last` that name a manifest, and whether there are more."""
+    live: list[Tag] = []
+    after, more = layout.tag_folder(last) if last else "", size > 0
+    while more:
+        page: Page = await ListFolders(layout.tags_prefix(namespace), after, size + 1 - len(live))
+        tags = [tag for folder in page.names if (tag := layout.parse_tag_folder(folder)) is not None]
+        digests = await together(resolve_tag(namespace, tag) for tag in tags)
+        live += [tag for tag, digest in zip(tags, digests, strict=True) if digest is not None]
+        if len(live) > size:
+            return live[:size], True
+        after, more = page.names[-1] if page.names else "", page.more
+    return live, False
+
+
+async def _list_events(namespace: Namespace, tag: Tag, *, everything: bool) -> tuple[list[TagEvent], bool]:
+    """The events of a tag, newest first: all of them, or enough to find the winner; and whether there are more."""
+    events: list[TagEvent] = []
+    after, more = "", True
+    while more:
+        page = await ListKeys(layout.tag_events_prefix(namespace, tag), after, EVENTS_LIMIT)
+        events += [event for name in page.names if (event := layout.parse_tag_event(name)) is not None]
+        after, more = page.names[-1] if page.names else "", page.more
+        # Events of the same millisecond may go on behind the page; older ones cannot win.
+        if not everything and events and events[-1].at_ms != events[0].at_ms:
+            break
+    return events, more
+
+
+async def _write_event(namespace: Namespace, tag: Tag, event: TagEvent, body: bytes) -> None:
+    await CreateKeys(((Key(f"{layout.tag_events_prefix(namespace, tag)}{event}"), body),))
+
+
+async def _move_to_history(namespace: Namespace, tag: Tag) -> None:
+    """Readers only need the winner, and any event is older than it or as old: those that are older can go."""
+    events, _ = await _list_events(namespace, tag, everything=True)
+    newest = winner(events)
+    old = [event for event in events if newest is not None and event.at_ms < newest.at_ms]
+    here, there = layout.tag_events_prefix(namespace, tag), layout.tag_history_prefix(namespace, tag)
+    bodies = await together(_read(Key(f"{here}{event}")) for event in old)
+    kept = tuple((Key(f"{there}{event}"), body) for event, body in zip(old, bodies, strict=True) if body is not None)
+    if kept:
+        await CreateKeys(kept)
+    if old:
+        await DeleteKeys(tuple(Key(f"{here}{event}") for event in old))
+
+
+async def _read(key: Key) -> bytes | None:
+    return await ReadKey(key)

@@ -1,0 +1,150 @@
+"""An upload between its first and its last request: what is stored of it, and how it grows.
+
+An upload is a folder of write-once keys beside its parts::
+
+    session.<started_ms>.<algorithm|any>    it exists; the algorithm is the one that the client announced, if any
+    chunk.<offset>                          the bytes from this offset (16 hex digits) on are a part: see `Chunk`
+    part.<name>                             the bytes of one part, written by one request
+
+A request that brings bytes writes them into a part of its own and then creates the chunk key of the offset at which
+they belong. Creating is what counts: of two requests that extend an upload at the same offset, on one replica or on
+two, exactly one creates the key, and the other one is told that it is out of order. So the chunks of an upload are one
+gapless chain, no lock decides anything, and a crash at any moment leaves either the chunk or none of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass, replace
+
+from angos.sansio.effects import HashState, Key, ListKeys, Part, Prefix, ReadKey, StorageCorrupt
+from angos.sansio.oci.digest import HEX_LENGTH
+
+LISTING_LIMIT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The bytes of an upload from `offset` on that one request brought."""
+
+    offset: int
+    part: Part
+    hashes: tuple[HashState, ...]
+    """Digests of everything up to the end of this chunk; empty where the driver could not continue them."""
+
+    @property
+    def end(self) -> int:
+        """The offset at which the next chunk belongs."""
+        return self.offset + self.part.size
+
+    def to_json(self) -> bytes:
+        """The value of the chunk key."""
+        hashes = {
+            state.algorithm: {
+                "hex": state.hex,
+                "state": None if state.state is None else base64.b64encode(state.state).decode(),
+            }
+            for state in self.hashes
+        }
+        record = {"part": self.part.name, "size": self.part.size, "hashes": hashes}
+        return json.dumps(record, separators=(",", ":")).encode()
+
+    @classmethod
+    def parse(cls, offset: int, value: bytes) -> Chunk:
+        """Raises `StorageCorrupt` for a value that `to_json` did not make."""
+        try:
+            record = json.loads(value)
+            hashes = tuple(
+                HashState(
+                    algorithm,
+                    state["hex"],
+                    None if state["state"] is None else base64.b64decode(state["state"], validate=True),
+                )
+                for algorithm, state in record["hashes"].items()
+            )
+            return cls(offset, Part(record["part"], record["size"]), hashes)
+        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+            raise StorageCorrupt(f"the record of an upload's chunk at {offset} is damaged") from None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSession:
+    """An upload that exists, as far as its chunks reach."""
+
+    prefix: Prefix
+    started_ms: int
+    algorithm: str | None
+    """The digest algorithm that the client announced when it began."""
+    offsets: tuple[int, ...]
+    """Where its chunks begin, ascending."""
+    last: Chunk | None
+
+    @property
+    def offset(self) -> int:
+        """Bytes that the upload holds; where the next chunk belongs."""
+        return self.last.end if self.last is not None else 0
+
+    @property
+    def hashes(self) -> tuple[HashState, ...]:
+        """The digests to continue with the next chunk. Without an announcement sha256: nearly every blob has it."""
+        if self.last is None:
+            return (HashState(self.algorithm or "sha256", "", None),)
+        return tuple(state for state in self.last.hashes if state.state is not None)
+
+    def appended(self, chunk: Chunk) -> UploadSession:
+        """The session after its chunk has been created."""
+        assert chunk.offset == self.offset, "a chunk belongs at the end of its upload"
+        return replace(self, offsets=(*self.offsets, chunk.offset), last=chunk)
+
+
+def session_key(prefix: Prefix, started_ms: int, algorithm: str | None) -> Key:
+    """The key whose presence means that the upload exists."""
+    return Key(f"{prefix}session.{started_ms}.{algorithm or 'any'}")
+
+
+def chunk_key(prefix: Prefix, offset: int) -> Key:
+    """The key that says which part holds the bytes at this offset."""
+    return Key(f"{prefix}chunk.{offset:016x}")
+
+
+async def load_session(prefix: Prefix) -> UploadSession | None:
+    """The upload as it is stored now, None when there is none."""
+    started: tuple[int, str | None] | None = None
+    offsets = []
+    after, more = "", True
+    while more:
+        page = await ListKeys(prefix, after, LISTING_LIMIT)
+        for name in page.names:
+            kind, _, rest = name.partition(".")
+            if kind == "chunk" and (offset := _parse_offset(rest)) is not None:
+                offsets.append(offset)
+            elif kind == "session":
+                started = _parse_started(rest) or started
+        after, more = page.names[-1] if page.names else "", page.more
+    if started is None:
+        return None
+    last = await load_chunk(prefix, offsets[-1]) if offsets else None
+    return UploadSession(prefix, started[0], started[1], tuple(offsets), last)
+
+
+async def load_chunk(prefix: Prefix, offset: int) -> Chunk:
+    """One chunk of an upload whose key has been listed."""
+    value = await ReadKey(chunk_key(prefix, offset))
+    if value is None:
+        raise StorageCorrupt(f"the record of an upload's chunk at {offset} is gone")
+    return Chunk.parse(offset, value)
+
+
+def _parse_offset(text: str) -> int | None:
+    if len(text) != 16 or text.strip("0123456789abcdef"):
+        return None
+    return int(text, 16)
+
+
+def _parse_started(text: str) -> tuple[int, str | None] | None:
+    started, _, algorithm = text.partition(".")
+    if not (started.isascii() and started.isdigit()):
+        return None
+    return int(started), algorithm if algorithm in HEX_LENGTH else None

@@ -1,0 +1,375 @@
+"""Pushing blobs: every form of upload, and mounting (distribution-spec, Pushing blobs; end-4 to end-6, 11, 13, 14).
+
+The effects of an upload, in order. Opening: its session key. Bringing bytes: a part, then the chunk key that makes it
+count (`upload_session`). Closing: the blob from the parts, then the owner key, then the upload is discarded. A blob
+pushed in a single request goes from part to blob without a chunk key between them.
+
+Invariants, watched by the simulator: what a client is told about an offset is durable; the bytes of a blob hash to its
+digest; a 201 means blob and owner key are durable; a request that is refused leaves the upload as it was, so that the
+client can go on; whatever two requests do to one upload at once, at most one of them extends it at an offset.
+"""
+
+from __future__ import annotations
+
+from angos.sansio import layout
+from angos.sansio.blobs import blob_is_readable, blob_location, blob_unknown
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import (
+    BodyTooLarge,
+    CreateKeys,
+    DiscardPart,
+    DiscardUpload,
+    DrawId,
+    HashParts,
+    HashState,
+    ListKeys,
+    Part,
+    Prefix,
+    PromoteParts,
+    ReadClock,
+    StageBody,
+    Staged,
+    StatKey,
+)
+from angos.sansio.errors import Invalid, RegistryError
+from angos.sansio.http.message import Request, Response
+from angos.sansio.http.query import Query
+from angos.sansio.oci.content_range import ContentRange
+from angos.sansio.oci.digest import Digest, parse_algorithm
+from angos.sansio.oci.reference import Namespace, parse_namespace
+from angos.sansio.scopes import leased
+from angos.sansio.together import together
+from angos.sansio.upload_session import Chunk, UploadSession, chunk_key, load_chunk, load_session, session_key
+
+MOUNT_CANDIDATES_MAX = 32  # namespaces tried for a mount that names none
+
+
+# --- beginning --------------------------------------------------------------------------------------------------------
+
+
+async def start_upload(namespace: Namespace, request: Request, query: Query, config: RegistryConfig) -> Response:
+    """end-4a, 4b, 4c and 11: open an upload, push a whole blob at once, or mount one."""
+    if (mount := query.get("mount")) is not None:
+        digest = _parse_digest(mount)
+        if await _mount_blob(namespace, digest, query.get("from")):
+            return _blob_created(namespace, digest)
+        return await _open_upload(namespace, None)
+
+    if (text := query.get("digest")) is not None:
+        digest = _parse_digest(text)
+        # Without bytes this is a client that only announces what it will push with PUT, unless the blob is empty.
+        if request.content_length != 0 or digest == Digest.of(b"", digest.algorithm):
+            return await _push_whole_blob(namespace, digest, request, config)
+        return await _open_upload(namespace, digest.algorithm)
+
+    algorithm = query.get("digest-algorithm")
+    try:
+        return await _open_upload(namespace, parse_algorithm(algorithm) if algorithm is not None else None)
+    except Invalid as error:
+        raise RegistryError(400, "DIGEST_INVALID", str(error)) from None
+
+
+async def _open_upload(namespace: Namespace, algorithm: str | None) -> Response:
+    upload_id = await DrawId()
+    prefix = layout.upload_prefix(namespace, upload_id)
+    await CreateKeys(((session_key(prefix, await ReadClock(), algorithm), b""),))
+    return Response(202, _progress(namespace, upload_id, 0))
+
+
+async def _push_whole_blob(namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig) -> Response:
+    upload_id = await DrawId()
+    prefix = layout.upload_prefix(namespace, upload_id)
+    staged = await _stage(prefix, upload_id, request, (HashState(digest.algorithm, "", None),), config.blob_size_max)
+    if staged.whole and staged.hashes[0].hex == digest.hex:
+        await _promote(namespace, prefix, (staged.part,), digest)
+        await DiscardUpload(prefix)
+        return _blob_created(namespace, digest)
+    await DiscardUpload(prefix)
+    if not staged.whole:
+        raise RegistryError(400, "SIZE_INVALID", f"the body ended after {staged.part.size} bytes; push it again")
+    raise _digest_mismatch(digest, staged.hashes[0].hex)
+
+
+async def _mount_blob(namespace: Namespace, digest: Digest, source: str | None) -> bool:
+    """Make the blob readable in `namespace` because it is in another one. False: the client has to push it."""
+    if await StatKey(layout.blob_key(digest)) is None:
+        return False
+    if not await blob_is_readable(namespace, digest):
+        if source is not None:
+            try:
+                candidates = [parse_namespace(source)]
+            except Invalid:
+                return False
+        else:
+            candidates = await _owners(digest)
+        for candidate in candidates:
+            if await blob_is_readable(candidate, digest):
+                break
+        else:
+            return False
+    await CreateKeys(((layout.owner_key(digest, namespace), b""),))
+    return True
+
+
+async def _owners(digest: Digest) -> list[Namespace]:
+    page = await ListKeys(layout.blob_references_prefix(digest))
+    owners = [owner for name in page.names if (owner := layout.parse_owner_name(name)) is not None]
+    return owners[:MOUNT_CANDIDATES_MAX]
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+async def append_to_upload(namespace: Namespace, upload_id: str, request: Request, config: RegistryConfig) -> Response:
+    """end-5: the next bytes of an upload, with or without saying which ones they are."""
+    content_range = _content_range(request)
+    async with _polite(upload_id, config):
+        session = await _load(namespace, upload_id)
+        _check_order(namespace, upload_id, session, content_range)
+        if request.content_length == 0:
+            return Response(202, _progress(namespace, upload_id, session.offset))
+        staged = await _stage_next(session, request, session.hashes, config)
+        await _check_length(session, staged, content_range)
+        session = await _commit(namespace, upload_id, session, staged)
+    if not staged.whole:
+        raise _interrupted(namespace, upload_id, session)
+    return Response(202, _progress(namespace, upload_id, session.offset))
+
+
+async def show_upload(namespace: Namespace, upload_id: str, config: RegistryConfig) -> Response:
+    """end-13: how far the upload has come."""
+    async with _polite(upload_id, config):
+        session = await _load(namespace, upload_id)
+    return Response(204, _progress(namespace, upload_id, session.offset))
+
+
+async def cancel_upload(namespace: Namespace, upload_id: str) -> Response:
+    """end-14: forget the upload."""
+    session = await _load(namespace, upload_id)
+    await DiscardUpload(session.prefix)
+    return Response(204)
+
+
+async def finish_upload(
+    namespace: Namespace, upload_id: str, request: Request, query: Query, config: RegistryConfig
+) -> Response:
+    """end-6: the last bytes, if any, and the digest of all of them."""
+    text = query.get("digest")
+    if text is None:
+        raise RegistryError(400, "DIGEST_INVALID", "closing an upload needs ?digest=, the digest of the whole blob")
+    digest = _parse_digest(text)
+    content_range = _content_range(request)
+    async with _polite(upload_id, config):
+        session = await load_session(layout.upload_prefix(namespace, upload_id))
+        if session is None:
+            # A client whose answer was lost asks again. The blob is there, so the answer is what it was.
+            if await blob_is_readable(namespace, digest) and await StatKey(layout.blob_key(digest)) is not None:
+                return _blob_created(namespace, digest)
+            raise _upload_unknown(upload_id)
+        if session.algorithm is not None and session.algorithm != digest.algorithm:
+            message = f"the upload was opened for {session.algorithm}, not for {digest.algorithm}"
+            raise RegistryError(400, "DIGEST_INVALID", message)
+        _check_order(namespace, upload_id, session, content_range)
+        parts = await _take_last_bytes(namespace, upload_id, session, request, content_range, digest, config)
+        if not await PromoteParts(session.prefix, parts, layout.blob_key(digest)):
+            # Another request finished or cancelled it, or a crash took parts that were never promised.
+            await DiscardUpload(session.prefix)
+            raise _upload_unknown(upload_id)
+        await CreateKeys(((layout.owner_key(digest, namespace), b""),))
+        await DiscardUpload(session.prefix)
+    return _blob_created(namespace, digest)
+
+
+async def _take_last_bytes(
+    namespace: Namespace,
+    upload_id: str,
+    session: UploadSession,
+    request: Request,
+    content_range: ContentRange | None,
+    digest: Digest,
+    config: RegistryConfig,
+) -> tuple[Part, ...]:
+    """The parts of the blob, checked against its digest. After a refusal the upload is as it was."""
+    parts = await _parts(session)
+    if request.content_length == 0 and parts:
+        found = _hex(session.last.hashes if session.last is not None else (), digest.algorithm)
+        found = found or await HashParts(session.prefix, parts, digest.algorithm)
+        if found is None:
+            await DiscardUpload(session.prefix)
+            raise _upload_unknown(upload_id)
+        if found != digest.hex:
+            raise _digest_mismatch(digest, found)
+        return parts
+
+    fresh = HashState(digest.algorithm, "", None)
+    continued = tuple(state for state in session.hashes if state.algorithm == digest.algorithm)
+    staged = await _stage_next(session, request, continued if parts else (fresh,), config)
+    if not staged.whole:
+        session = await _commit(namespace, upload_id, session, staged)
+        raise _interrupted(namespace, upload_id, session)
+    await _check_length(session, staged, content_range)
+    found = _hex(staged.hashes, digest.algorithm)
+    found = found or await HashParts(session.prefix, (*parts, staged.part), digest.algorithm)
+    if found == digest.hex:
+        # A closing request often has an empty body; a part of nothing would cost a copy of all the others.
+        return parts if parts and staged.part.size == 0 else (*parts, staged.part)
+    if parts and content_range is None:
+        # Clients that lost the connection start over in the same upload, with the whole blob in this body.
+        alone = await HashParts(session.prefix, (staged.part,), digest.algorithm)
+        if alone == digest.hex:
+            return (staged.part,)
+    await DiscardPart(session.prefix, staged.part.name)
+    if found is None:
+        await DiscardUpload(session.prefix)
+        raise _upload_unknown(upload_id)
+    raise _digest_mismatch(digest, found)
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+def _polite(upload_id: str, config: RegistryConfig) -> leased:
+    """Wait a little for another request on this upload: it may be the remains of a cut connection, about to store what
+    it got. Who is not given the lease goes on all the same: the chunk keys decide, not the lease."""
+    return leased(f"upload/{upload_id}", seconds=config.upload_lease_seconds, wait_seconds=config.upload_wait_seconds)
+
+
+async def _load(namespace: Namespace, upload_id: str) -> UploadSession:
+    session = await load_session(layout.upload_prefix(namespace, upload_id))
+    if session is None:
+        raise _upload_unknown(upload_id)
+    return session
+
+
+async def _parts(session: UploadSession) -> tuple[Part, ...]:
+    if session.last is None:
+        return ()
+    earlier = await together(load_chunk(session.prefix, offset) for offset in session.offsets[:-1])
+    return (*(chunk.part for chunk in earlier), session.last.part)
+
+
+async def _stage_next(
+    session: UploadSession, request: Request, hashes: tuple[HashState, ...], config: RegistryConfig
+) -> Staged:
+    return await _stage(session.prefix, await DrawId(), request, hashes, config.blob_size_max - session.offset)
+
+
+async def _stage(prefix: Prefix, part: str, request: Request, hashes: tuple[HashState, ...], size_max: int) -> Staged:
+    if request.content_length is not None and request.content_length > size_max:
+        raise _blob_too_large(size_max)
+    try:
+        return await StageBody(prefix, part, request.body, hashes, size_max)
+    except BodyTooLarge:
+        raise _blob_too_large(size_max) from None
+
+
+async def _commit(namespace: Namespace, upload_id: str, session: UploadSession, staged: Staged) -> UploadSession:
+    """Make what was staged count, unless another request was faster."""
+    if staged.part.size == 0:
+        await DiscardPart(session.prefix, staged.part.name)
+        return session
+    chunk = Chunk(session.offset, staged.part, staged.hashes)
+    (created,) = await CreateKeys(((chunk_key(session.prefix, chunk.offset), chunk.to_json()),))
+    if not created:
+        await DiscardPart(session.prefix, staged.part.name)
+        raise _out_of_order(namespace, upload_id, await _load(namespace, upload_id))
+    return session.appended(chunk)
+
+
+async def _promote(namespace: Namespace, prefix: Prefix, parts: tuple[Part, ...], digest: Digest) -> None:
+    if not await PromoteParts(prefix, parts, layout.blob_key(digest)):
+        raise blob_unknown(namespace, digest)
+    # Bytes before names: a crash between the two leaves bytes that nobody can read and the collector takes.
+    await CreateKeys(((layout.owner_key(digest, namespace), b""),))
+
+
+def _content_range(request: Request) -> ContentRange | None:
+    text = request.headers.get("content-range")
+    if text is None:
+        return None
+    try:
+        found = ContentRange.parse(text)
+    except Invalid as error:
+        raise RegistryError(400, "BLOB_UPLOAD_INVALID", str(error)) from None
+    if request.content_length is not None and request.content_length != found.size:
+        message = f"Content-Range {found} covers {found.size} bytes, Content-Length says {request.content_length}"
+        raise RegistryError(400, "SIZE_INVALID", message)
+    return found
+
+
+def _check_order(
+    namespace: Namespace, upload_id: str, session: UploadSession, content_range: ContentRange | None
+) -> None:
+    if content_range is not None and content_range.start != session.offset:
+        raise _out_of_order(namespace, upload_id, session)
+
+
+async def _check_length(session: UploadSession, staged: Staged, content_range: ContentRange | None) -> None:
+    """The body of a chunked request has to fill its ``Content-Range``; one that was cut short may be kept."""
+    if content_range is None or staged.part.size == content_range.size:
+        return
+    if not staged.whole and staged.part.size < content_range.size:
+        return
+    await DiscardPart(session.prefix, staged.part.name)
+    message = f"Content-Range {content_range} covers {content_range.size} bytes, the body has {staged.part.size}"
+    raise RegistryError(400, "SIZE_INVALID", message)
+
+
+def _hex(hashes: tuple[HashState, ...], algorithm: str) -> str | None:
+    return next((state.hex for state in hashes if state.algorithm == algorithm), None)
+
+
+def _parse_digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except Invalid as error:
+        raise RegistryError(400, "DIGEST_INVALID", str(error)) from None
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def _progress(namespace: Namespace, upload_id: str, offset: int) -> tuple[tuple[str, str], ...]:
+    """What every answer about an open upload says. ``Range`` cannot express "nothing yet"; 0-0 is what clients read."""
+    return (
+        ("Location", f"/v2/{namespace}/blobs/uploads/{upload_id}"),
+        ("Range", f"0-{max(offset - 1, 0)}"),
+        ("Docker-Upload-UUID", upload_id),
+    )
+
+
+def _blob_created(namespace: Namespace, digest: Digest) -> Response:
+    return Response(201, (("Location", blob_location(namespace, digest)), ("Docker-Content-Digest", str(digest))))
+
+
+def _upload_unknown(upload_id: str) -> RegistryError:
+    message = f"there is no upload {upload_id}: it was finished, cancelled or given up; start a new one"
+    return RegistryError(404, "BLOB_UPLOAD_UNKNOWN", message)
+
+
+def _out_of_order(namespace: Namespace, upload_id: str, session: UploadSession) -> RegistryError:
+    return RegistryError(
+        416,
+        "BLOB_UPLOAD_INVALID",
+        f"the upload holds {session.offset} bytes, so the next chunk has to start there",
+        headers=dict(_progress(namespace, upload_id, session.offset)),
+    )
+
+
+def _interrupted(namespace: Namespace, upload_id: str, session: UploadSession) -> RegistryError:
+    return RegistryError(
+        400,
+        "SIZE_INVALID",
+        f"the body ended early; the upload holds {session.offset} bytes, go on from there",
+        headers=dict(_progress(namespace, upload_id, session.offset)),
+    )
+
+
+def _digest_mismatch(digest: Digest, found: str) -> RegistryError:
+    message = f"the bytes hash to {digest.algorithm}:{found}, not to {digest}"
+    return RegistryError(400, "DIGEST_INVALID", message)
+
+
+def _blob_too_large(size_max: int) -> RegistryError:
+    message = f"the blob is larger than this registry takes; at most {size_max} more bytes would have been accepted"
+    return RegistryError(413, "BLOB_UPLOAD_INVALID", message)

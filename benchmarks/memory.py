@@ -1,0 +1,72 @@
+"""Row `memory`: resident memory when nothing happens, and with 16 uploads and 16 downloads of large blobs at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmarks.client import Connection, close_upload, open_upload, patch_upload
+from benchmarks.content import Content, ContentMaker
+from benchmarks.result import Result, Target
+from benchmarks.servers import Server, angos
+from benchmarks.settings import Settings
+
+ROWS = ("memory",)
+PROGRAMS = {"taskset"}
+
+_EACH = 16
+_NAMESPACE = "library/memory"
+_SAMPLE_SECONDS = 0.02
+
+
+def measure(settings: Settings) -> list[Result]:
+    """Half of the uploads are chunked, half have a length. The largest of all samples counts."""
+    maker = ContentMaker(settings.size_mib << 20)
+    idle, busy = [], []
+    with angos(settings.cores, settings.folder / "memory-ours") as server:
+        time.sleep(1)
+        idle.append(server.resident_mib())
+        stored = maker.make()
+        with Connection(server.port) as connection:
+            close_upload(connection, open_upload(connection, _NAMESPACE), stored, with_body=True)
+        busy.append(_largest_while_transferring(server, maker, stored))
+        server.remove_large_files()
+    transfers = f"{_EACH} uploads and {_EACH} downloads of {settings.size_mib} MiB at once"
+    return [
+        Result("memory", "resident memory, idle", "MiB", tuple(idle), target=Target("figure", "at most", 40)),
+        Result("memory", f"resident memory, {transfers}", "MiB", tuple(busy), target=Target("figure", "at most", 120)),
+    ]
+
+
+def _largest_while_transferring(server: Server, maker: ContentMaker, stored: Content) -> float:
+    samples: list[float] = []
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(_SAMPLE_SECONDS):
+            samples.append(server.resident_mib())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        with ThreadPoolExecutor(2 * _EACH) as pool:
+            uploads = [pool.submit(_upload, server, maker.make(), number % 2 == 0) for number in range(_EACH)]
+            downloads = [pool.submit(_download, server, stored) for _ in range(_EACH)]
+            for transfer in uploads + downloads:
+                transfer.result()
+    finally:
+        ended.set()
+        sampler.join()
+    return max(samples)
+
+
+def _upload(server: Server, content: Content, chunked: bool) -> None:
+    with Connection(server.port) as connection:
+        target = patch_upload(connection, open_upload(connection, _NAMESPACE), content, chunked)
+        close_upload(connection, target, content)
+
+
+def _download(server: Server, content: Content) -> None:
+    with Connection(server.port) as connection:
+        connection.download(f"/v2/{_NAMESPACE}/blobs/{content.digest}")

@@ -1,0 +1,163 @@
+"""The servers that are measured, each a process of its own, pinned to the server core."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.client import Unexpected, wait_until_answering
+from benchmarks.machine import Cores, find_program
+
+DOCKER_REGISTRY = """\
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage:
+  cache: {{blobdescriptor: inmemory}}
+  filesystem: {{rootdirectory: {root}}}
+  delete: {{enabled: true}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+NGINX = """\
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log stderr error;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location = /v2/ {{ return 200; }}
+        location / {{ root {root}; }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server."""
+
+    name: str
+    port: int
+    root: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        """Without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def resident_mib(self) -> float:
+        """Resident memory, summed over the process and its descendants."""
+        return sum(_resident_kib(pid) for pid in _with_descendants(self.process.pid)) / 1024
+
+    def remove_large_files(self) -> None:
+        """Give the disk back what pushes of large blobs took. Only for servers that are not asked for them again."""
+        for path in self.root.rglob("*"):
+            if path.is_file() and path.stat().st_size >= 16 << 20:
+                path.unlink()
+
+
+@contextmanager
+def angos(cores: Cores, root: Path, *arguments: str) -> Iterator[Server]:
+    """This project's server, as `make run` starts it."""
+    port = free_port()
+    with _running("angos", cores, port, root, angos_command(root, port, *arguments)) as server:
+        yield server
+
+
+def angos_command(root: Path, port: int, *arguments: str) -> list[str]:
+    """The command line behind `make run`."""
+    options = ["--host", "127.0.0.1", "--port", str(port), "--root", str(root)]
+    return [sys.executable, "-m", "angos.runtime", "server", *options, *arguments]
+
+
+@contextmanager
+def docker_registry(cores: Cores, root: Path) -> Iterator[Server]:
+    """Debian's docker-registry, with its package's settings except for logging, which is off."""
+    port = free_port()
+    with _running("docker-registry", cores, port, root, docker_registry_command(root, port)) as server:
+        yield server
+
+
+def docker_registry_command(root: Path, port: int) -> list[str]:
+    """Writes its configuration beside its root."""
+    configuration = root.with_name(f"{root.name}.yml")
+    configuration.write_text(DOCKER_REGISTRY.format(root=root, port=port))
+    return ["docker-registry", "serve", str(configuration)]
+
+
+@contextmanager
+def nginx(cores: Cores, root: Path, folder: Path) -> Iterator[Server]:
+    """Debian's nginx serving the files below `root`; `folder` is for its own files."""
+    port = free_port()
+    folder.mkdir()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(NGINX.format(root=root, port=port, folder=folder))
+    command = [find_program("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(configuration)]
+    with _running("nginx", cores, port, root, command) as server:
+        yield server
+
+
+def pinned(core: int, command: list[str]) -> list[str]:
+    """The command that runs `command` on one core."""
+    return ["taskset", "-c", str(core), *command]
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _running(name: str, cores: Cores, port: int, root: Path, command: list[str]) -> Iterator[Server]:
+    log_path = root.with_name(f"{root.name}-{name}.log")
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            pinned(cores.server, command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
+        )
+    try:
+        wait_until_answering(port, process)
+        yield Server(name, port, root, process)
+    except Unexpected as error:
+        error.add_note(f"{name} logged: {log_path.read_text(errors='replace')[-2000:] or 'nothing'}")
+        raise
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _with_descendants(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            found.extend(int(child) for child in (task / "children").read_text().split())
+    return found
+
+
+def _resident_kib(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    return 0

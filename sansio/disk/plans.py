@@ -62,6 +62,10 @@ class Folders:
             self._durable = {ROOT}
         self._durable.update(paths)
 
+    def forget(self) -> None:
+        """Somebody else removed folders: believe in none any more."""
+        self._durable = {ROOT}
+
 
 def key_path(key: Key) -> Path:
     """Where a key lies: the same text, below the root of its store."""
@@ -117,7 +121,11 @@ async def stage_body(effect: StageBody, folders: Folders) -> Staged:
     path = part_path(effect.upload, effect.part)
     await wave.use(parent_of(path))
     received = await ReceiveFile(path, effect.body, effect.hashes, effect.size_max)
-    await SyncFile(path)
+    try:
+        await SyncFile(path)
+    except OSError:
+        await Remove(path)
+        raise
     return Staged(Part(effect.part, received.size), received.hashes, received.whole)
 
 
@@ -151,6 +159,8 @@ async def _place(sources: tuple[Path, ...], path: Path) -> None:
         await CopyFiles(sources, temporary)
         await SyncFile(temporary)
     await Rename(temporary, path)
+    # Renaming one name of a file to another name of the same file does nothing (POSIX, rename()): a retry does that.
+    await Remove(temporary)
 
 
 async def discard_part(effect: DiscardPart) -> None:

@@ -84,9 +84,9 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
     """Read a pushed manifest. `content_type` is without parameters. Raises `Invalid` with what is wrong."""
     document = _parse_json(body)
     media_type = _media_type(document, content_type)
-    if media_type in SCHEMA_1_TYPES or document.get("schemaVersion") == 1:
-        raise Invalid("Docker image manifests of schema 1 are not supported; push schema 2 or OCI")
     version = document.get("schemaVersion")
+    if media_type in SCHEMA_1_TYPES or (type(version) is int and version == 1):
+        raise Invalid("Docker image manifests of schema 1 are not supported; push schema 2 or OCI")
     known = media_type in IMAGE_TYPES or media_type in INDEX_TYPES
     if (known or "schemaVersion" in document) and not (type(version) is int and version == 2):
         raise Invalid(f"schemaVersion must be 2, not {json.dumps(version)[:40]}")

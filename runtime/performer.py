@@ -1,0 +1,172 @@
+"""Which part of the runtime carries out which effect."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from types import CoroutineType
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from angos.sansio.effects import (
+    AcquireLease,
+    BodyHandle,
+    CreateKeys,
+    DeleteKeys,
+    DiscardPart,
+    DiscardUpload,
+    DrawId,
+    Effect,
+    HashParts,
+    Key,
+    ListFolders,
+    ListKeys,
+    Page,
+    PromoteParts,
+    ReadBody,
+    ReadClock,
+    ReadKey,
+    ReleaseLease,
+    Sleep,
+    StageBody,
+    Staged,
+    Stat,
+    StatKey,
+)
+from angos.sansio.layout import store_of
+
+T = TypeVar("T")
+Now: TypeAlias = T | Coroutine[Any, Any, T]
+"""A reply, or a coroutine that ends with it."""
+
+
+class Body(Protocol):
+    """The body of a request."""
+
+    async def read(self, size_max: int) -> bytes:
+        """All of it. Fails with `BodyTooLarge` or `BodyInterrupted`."""
+        ...
+
+    def receive(self, sink: Callable[[Sequence[memoryview]], None], size_max: int | None) -> Awaitable[bool]:
+        """All of it into `sink`. False when the client stopped in the middle. Fails with `BodyTooLarge`."""
+        ...
+
+
+class Store(Protocol):
+    """What keeps keys, bodies or both. Methods are named after their effects and fail as these do."""
+
+    def read_key(self, effect: ReadKey) -> Now[bytes | None]: ...
+    def stat_key(self, effect: StatKey) -> Now[Stat | None]: ...
+    def list_keys(self, effect: ListKeys) -> Now[Page]: ...
+    def list_folders(self, effect: ListFolders) -> Now[Page]: ...
+    def create_keys(self, effect: CreateKeys) -> Now[tuple[bool, ...]]: ...
+    def delete_keys(self, effect: DeleteKeys) -> Now[None]: ...
+    def stage_body(self, effect: StageBody, body: Body) -> Now[Staged]: ...
+    def hash_parts(self, effect: HashParts) -> Now[str | None]: ...
+    def promote_parts(self, effect: PromoteParts) -> Now[bool]: ...
+    def discard_part(self, effect: DiscardPart) -> Now[None]: ...
+    def discard_upload(self, effect: DiscardUpload) -> Now[None]: ...
+
+
+class Leases(Protocol):
+    """Who may be the only one for a while."""
+
+    def acquire(self, effect: AcquireLease) -> Now[str | None]: ...
+    def release(self, effect: ReleaseLease) -> Now[None]: ...
+
+
+class Clock(Protocol):
+    """Time."""
+
+    def read(self, effect: ReadClock) -> Now[int]: ...
+    def sleep(self, effect: Sleep) -> Now[None]: ...
+
+
+class Entropy(Protocol):
+    """Randomness."""
+
+    def draw_id(self, effect: DrawId) -> Now[str]: ...
+
+
+Perform = Callable[[Any], Any]
+
+
+class Services:
+    """What all requests share: a table from the kind of an effect to the method that performs it."""
+
+    def __init__(self, blobs: Store, metadata: Store, leases: Leases, clock: Clock, entropy: Entropy) -> None:
+        self.blobs = blobs
+        self.metadata = metadata
+        self.table: dict[type[Effect[Any]], Perform] = {
+            HashParts: blobs.hash_parts,
+            PromoteParts: blobs.promote_parts,
+            DiscardPart: blobs.discard_part,
+            DiscardUpload: blobs.discard_upload,
+            AcquireLease: leases.acquire,
+            ReleaseLease: leases.release,
+            ReadClock: clock.read,
+            Sleep: clock.sleep,
+            DrawId: entropy.draw_id,
+            ReadKey: blobs.read_key,
+            StatKey: blobs.stat_key,
+            ListKeys: blobs.list_keys,
+            ListFolders: blobs.list_folders,
+            CreateKeys: blobs.create_keys,
+            DeleteKeys: blobs.delete_keys,
+        }
+        if metadata is not blobs:
+            self.table |= {
+                ReadKey: lambda effect: self.of(effect.key).read_key(effect),
+                StatKey: lambda effect: self.of(effect.key).stat_key(effect),
+                ListKeys: lambda effect: self.of(effect.prefix).list_keys(effect),
+                ListFolders: lambda effect: self.of(effect.prefix).list_folders(effect),
+                CreateKeys: self._create_keys,
+                DeleteKeys: self._delete_keys,
+            }
+
+    def of(self, name: str) -> Store:
+        """The store of a key or prefix."""
+        return self.blobs if store_of(name) == "blobs" else self.metadata
+
+    async def _create_keys(self, effect: CreateKeys) -> tuple[bool, ...]:
+        created: dict[int, bool] = {}
+        for store in (self.blobs, self.metadata):
+            mine = [index for index, (key, _) in enumerate(effect.entries) if self.of(key) is store]
+            if mine:
+                some = CreateKeys(tuple(effect.entries[index] for index in mine))
+                created |= zip(mine, await _reply(store.create_keys(some)), strict=True)
+        return tuple(created[index] for index in range(len(effect.entries)))
+
+    async def _delete_keys(self, effect: DeleteKeys) -> None:
+        for store in (self.blobs, self.metadata):
+            mine: tuple[Key, ...] = tuple(key for key in effect.keys if self.of(key) is store)
+            if mine:
+                await _reply(store.delete_keys(DeleteKeys(mine)))
+
+
+class RequestPerformer:
+    """Performs the effects of one request."""
+
+    __slots__ = ("_bodies", "_services", "_table")
+
+    def __init__(self, services: Services, bodies: dict[BodyHandle, Body]) -> None:
+        self._services = services
+        self._table = services.table
+        self._bodies = bodies
+
+    def perform(self, effect: Effect[Any]) -> Any:
+        """The reply, or a coroutine that ends with it. `Together` is the driver's."""
+        perform = self._table.get(type(effect))
+        if perform is not None:
+            return perform(effect)
+        if isinstance(effect, StageBody):
+            return self._services.blobs.stage_body(effect, self._bodies[effect.body])
+        if isinstance(effect, ReadBody):
+            return self._bodies[effect.body].read(effect.size_max)
+        raise TypeError(f"nothing performs {type(effect).__name__}")
+
+
+async def _reply(now: Now[T]) -> T:
+    reply: Any = now
+    if type(reply) is CoroutineType:
+        reply = await reply
+    done: T = reply
+    return done

@@ -1,0 +1,362 @@
+"""A store in a directory of a local or network file system.
+
+Reads run straight on the event loop, because opening a local file takes less time than handing the work to a thread.
+What may take long is done in worker threads, each write in one hop. What writes do, in which order and why, is in
+`angos.sansio.disk.plans`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from stat import S_ISREG
+from threading import Lock
+from typing import Any, Protocol, TypeVar
+
+from angos.runtime.hashing import Hasher, hex_of
+from angos.runtime.stores.disk_steps import Disk, DiskPlan, check_cancelled_here, storage_error
+from angos.runtime.stores.folder_listings import ON_LOOP_ENTRIES, FolderListings, Patience, TooLong
+from angos.runtime.stores.received_file import ReceivedFile
+from angos.runtime.stores.verified_values import VerifiedValues, stamp_of
+from angos.sansio.disk import plans
+from angos.sansio.effects import (
+    CreateKeys,
+    DeleteKeys,
+    DiscardPart,
+    DiscardUpload,
+    HashParts,
+    Key,
+    ListFolders,
+    ListKeys,
+    Page,
+    Part,
+    PromoteParts,
+    ReadKey,
+    StageBody,
+    Staged,
+    Stat,
+    StatKey,
+    StorageCorrupt,
+)
+from angos.sansio.layout import parse_blob_key
+from anyio import CancelScope
+from anyio.to_thread import run_sync
+
+T = TypeVar("T")
+Later = Coroutine[Any, Any, T]
+"""Beside an immediate reply: a coroutine that ends with it."""
+
+READ_ON_LOOP_BYTES = 1 << 20
+STAGE_IN_MEMORY_BYTES = 64 << 10  # a smaller body is written in one hop when it has arrived
+HASH_BUFFER_BYTES = 1 << 20
+
+
+class Incoming(Protocol):
+    """The body of a request, as far as a store needs it."""
+
+    def receive(self, sink: Callable[[Sequence[memoryview]], None], size_max: int | None) -> Awaitable[bool]:
+        """Feed the bytes to `sink` in order. False when the client stopped in the middle."""
+        ...
+
+
+class OpenedContent:
+    """A stored value opened for sending. Close it."""
+
+    __slots__ = ("descriptor", "size")
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.descriptor = descriptor
+        self.size = size
+
+    def close(self) -> None:
+        """Closing twice is no error."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class DirectoryStore:
+    """All storage effects on the folder `root`, which is made if need be.
+
+    With `sync` False nothing waits for the disk: a crash of the machine may lose what was acknowledged.
+    Raises `UnusableRoot` when the folder cannot be used.
+    """
+
+    def __init__(self, root: Path, sync: bool = True) -> None:
+        self._disk = Disk(root, sync=sync)
+        self._disk.prepare()
+        self._folders = plans.Folders()
+        self._listings = FolderListings()
+        self._verified = VerifiedValues()
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    def read_key(self, effect: ReadKey) -> bytes | Later[bytes | None] | None:
+        """`ReadKey`. The bytes of a blob are checked against its digest, once as long as they stay in memory."""
+        key = effect.key
+        full = self._disk.full(key)
+        try:
+            if key in self._verified:
+                value = self._verified.get(key, stamp_of(os.stat(full)))
+                if value is not None:
+                    return value
+            opened = _open(full)
+        except (FileNotFoundError, NotADirectoryError):
+            self._verified.drop(key)
+            return None
+        except OSError as error:
+            raise storage_error(f"reading {key}", error) from error
+        if opened is None:
+            return None
+        descriptor, stat = opened
+        if stat.st_size > READ_ON_LOOP_BYTES:
+            return self._read_large(key, descriptor, stat)
+        return self._read_opened(key, descriptor, stat)
+
+    def _read_opened(self, key: Key, descriptor: int, stat: os.stat_result) -> bytes:
+        try:
+            value = _read_all(descriptor, stat.st_size)
+        except OSError as error:
+            raise storage_error(f"reading {key}", error) from error
+        finally:
+            os.close(descriptor)
+        if (digest := parse_blob_key(key)) is not None:
+            if hex_of(digest.algorithm, value) != digest.hex:
+                raise StorageCorrupt(f"the stored bytes of {digest} have another digest")
+            self._verified.keep(key, stamp_of(stat), value)
+        return value
+
+    async def _read_large(self, key: Key, descriptor: int, stat: os.stat_result) -> bytes:
+        try:
+            work = Disowned(descriptor)
+            return await run_sync(lambda: self._read_opened(key, work.take(), stat))
+        finally:
+            work.close()
+
+    def stat_key(self, effect: StatKey) -> Stat | None:
+        """`StatKey`."""
+        try:
+            stat = os.stat(self._disk.full(effect.key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise storage_error(f"looking for {effect.key}", error) from error
+        return Stat(stat.st_size, stat.st_mtime_ns // 1_000_000) if S_ISREG(stat.st_mode) else None
+
+    def list_keys(self, effect: ListKeys) -> Page | Later[Page]:
+        """`ListKeys`."""
+        return self._list(self._listings.page_of_keys, effect)
+
+    def list_folders(self, effect: ListFolders) -> Page | Later[Page]:
+        """`ListFolders`."""
+        return self._list(self._listings.page_of_folders, effect)
+
+    def _list(
+        self, page_of: Callable[[str, str, int, Patience | None], Page], effect: ListKeys | ListFolders
+    ) -> Page | Later[Page]:
+        folder = self._disk.full(effect.prefix[:-1])
+        try:
+            return page_of(folder, effect.after, effect.limit, Patience(ON_LOOP_ENTRIES))
+        except TooLong:
+            return _in_thread(f"listing {effect.prefix}", lambda: page_of(folder, effect.after, effect.limit, None))
+        except OSError as error:
+            raise storage_error(f"listing {effect.prefix}", error) from error
+
+    def open_content(self, key: Key) -> OpenedContent | None:
+        """Open a value to send it; None when it is absent. Fails with the errors of `StatKey`."""
+        try:
+            opened = _open(self._disk.full(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise storage_error(f"opening {key}", error) from error
+        return None if opened is None else OpenedContent(opened[0], opened[1].st_size)
+
+    # --- writes -------------------------------------------------------------------------------------------------------
+
+    def create_keys(self, effect: CreateKeys) -> Later[tuple[bool, ...]]:
+        """`CreateKeys`."""
+        return self._run("creating keys", lambda: plans.create_keys(effect, self._folders))
+
+    def delete_keys(self, effect: DeleteKeys) -> Later[None]:
+        """`DeleteKeys`."""
+        return self._run("deleting keys", lambda: plans.delete_keys(effect))
+
+    def promote_parts(self, effect: PromoteParts) -> Later[bool]:
+        """`PromoteParts`."""
+        return self._run(f"creating {effect.key}", lambda: plans.promote_parts(effect, self._folders))
+
+    def discard_part(self, effect: DiscardPart) -> Later[None]:
+        """`DiscardPart`."""
+        return self._run("discarding a part of an upload", lambda: plans.discard_part(effect))
+
+    def discard_upload(self, effect: DiscardUpload) -> Later[None]:
+        """`DiscardUpload`."""
+        return self._run("discarding an upload", lambda: plans.discard_upload(effect))
+
+    def hash_parts(self, effect: HashParts) -> Later[str | None]:
+        """`HashParts`."""
+        paths = [self._disk.full(plans.part_path(effect.upload, part.name)) for part in effect.parts]
+        return _in_thread("reading an upload", lambda: _hash_files(paths, effect.parts, effect.algorithm))
+
+    async def stage_body(self, effect: StageBody, body: Incoming) -> Staged:
+        """`StageBody`. Besides the turns in which the body arrives, one hop."""
+        staging = _Staging(self._disk, self._folders, effect)
+        try:
+            whole = await body.receive(staging.take, effect.size_max)
+            return await run_sync(staging.finish, whole)
+        except GeneratorExit:
+            staging.discard()
+            raise
+        except BaseException as error:
+            with CancelScope(shield=True):
+                await run_sync(staging.discard)
+            if isinstance(error, OSError):
+                self._forget_if_folders_vanished(error)
+                raise storage_error("storing a part of an upload", error) from error
+            raise
+
+    async def _run(self, doing: str, plan: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return await run_sync(self._run_here, doing, plan)
+
+    def _run_here(self, doing: str, plan: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        run = DiskPlan(self._disk, plan())
+        try:
+            return run.run()
+        except OSError as error:
+            self._forget_if_folders_vanished(error)
+            raise storage_error(doing, error, published=run.published) from error
+
+    def _forget_if_folders_vanished(self, error: OSError) -> None:
+        """Somebody removed folders below our feet. The next request makes them again."""
+        if isinstance(error, FileNotFoundError):
+            self._folders.forget()
+            self._disk.make_temporary_folder()
+
+
+class Disowned:
+    """A descriptor that is closed by the thread that takes it or, if none ever does, by us."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def take(self) -> int:
+        """The descriptor, now the caller's."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            raise ValueError("taken already")
+        return descriptor
+
+    def close(self) -> None:
+        """Close what nobody took."""
+        if self._descriptor is not None:
+            os.close(self.take())
+
+
+class _Staging:
+    """One `StageBody` on its way: in memory while it is small, then in its file.
+
+    Used by one thread at a time, except that `discard` may meet a last `take` when the request is cancelled.
+    """
+
+    def __init__(self, disk: Disk, folders: plans.Folders, effect: StageBody) -> None:
+        self._plan = DiskPlan(disk, plans.stage_body(effect, folders))
+        self._disk = disk
+        self._held = bytearray()
+        self._file: ReceivedFile | None = None
+        self._lock = Lock()
+        self._ended = False
+
+    def take(self, views: Sequence[memoryview]) -> None:
+        """The next bytes of the body."""
+        with self._lock:
+            if self._ended:
+                return
+            if self._file is None:
+                if len(self._held) + sum(map(len, views)) <= STAGE_IN_MEMORY_BYTES:
+                    for view in views:
+                        self._held += view
+                    return
+                self._file = self._open()
+            self._file.take(views)
+
+    def finish(self, whole: bool) -> Staged:
+        """The body has ended: make it durable."""
+        with self._lock:
+            self._ended = True
+            if self._file is None:
+                self._file = self._open()
+            return self._plan.finish(self._file, whole=whole)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        with self._lock:
+            self._ended = True
+            self._plan.undo()
+            if self._file is not None:
+                self._file.discard()
+
+    def _open(self) -> ReceivedFile:
+        step = self._plan.run_to_receive()
+        file = ReceivedFile(self._disk.full(step.path), step.hashes, sync=self._disk.sync)
+        held, self._held = self._held, bytearray()
+        try:
+            file.take([memoryview(held)])
+        except BaseException:
+            file.discard()
+            raise
+        return file
+
+
+def _open(full: str) -> tuple[int, os.stat_result] | None:
+    """Open a file for reading; None when there is something else. The descriptor is the caller's to close."""
+    # Not blocking, so that a stray pipe does not stop the loop.
+    descriptor = os.open(full, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        stat = os.fstat(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if not S_ISREG(stat.st_mode):
+        os.close(descriptor)
+        return None
+    return descriptor, stat
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    value = os.read(descriptor, size + 1)
+    if len(value) == size:
+        return value
+    pieces = [value]
+    while pieces[-1]:
+        pieces.append(os.read(descriptor, HASH_BUFFER_BYTES))
+    return b"".join(pieces)
+
+
+def _hash_files(paths: Sequence[str], parts: Sequence[Part], algorithm: str) -> str | None:
+    hasher = Hasher(algorithm)
+    buffer = memoryview(bytearray(HASH_BUFFER_BYTES))
+    for path, part in zip(paths, parts, strict=True):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            size = 0
+            while count := os.readv(descriptor, [buffer]):
+                hasher.update(buffer[:count])
+                size += count
+                check_cancelled_here()
+        finally:
+            os.close(descriptor)
+        if size != part.size:
+            raise StorageCorrupt(f"part {part.name} of an upload has {size} bytes, {part.size} were written")
+    return hasher.hex()
+
+
+async def _in_thread(doing: str, work: Callable[[], T]) -> T:
+    try:
+        return await run_sync(work)
+    except OSError as error:
+        raise storage_error(doing, error) from error

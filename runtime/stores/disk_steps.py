@@ -1,0 +1,408 @@
+"""Takes the steps of `angos.sansio.disk` on a real file system.
+
+Everything here blocks and is meant for a worker thread: a whole plan runs in one hop.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path as FilePath
+from typing import Any, Generic, Literal, TypeVar
+
+from angos.runtime.stores.received_file import ReceivedFile
+from angos.sansio.disk.steps import (
+    CopyFiles,
+    CreateEmpty,
+    Link,
+    MakeFolder,
+    NameTemporary,
+    Path,
+    ReceiveFile,
+    Remove,
+    RemoveTree,
+    Rename,
+    SizeOf,
+    Step,
+    SyncFile,
+    SyncFolder,
+    Touch,
+    WriteFile,
+)
+from angos.sansio.effects import EffectError, StorageFull, StorageRefused, StorageUnavailable
+from anyio.from_thread import check_cancelled
+
+T = TypeVar("T")
+
+TEMPORARY_FOLDER = ".tmp"
+TEMPORARY_AGE_SECONDS = 24 * 3600  # no plan takes that long; another process may be running the younger ones
+OPEN_FILES_MAX = 16  # of one plan, kept open between writing and syncing
+COPY_BYTES = 8 << 20
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+
+
+class UnusableRoot(Exception):
+    """The folder of a store cannot be used; says why and what to do."""
+
+
+def storage_error(doing: str, error: OSError, *, published: bool = False) -> EffectError:
+    """The failure of an effect for an error of the system. Names no path of this machine.
+
+    With `published`, names of the effect are already visible: then no refusal is definite any more.
+    """
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    kind: type[EffectError] = StorageUnavailable
+    if not published and error.errno in _FULL:
+        kind = StorageFull
+    elif not published and error.errno in _REFUSED:
+        kind = StorageRefused
+    return kind(f"{doing}: {reason}")
+
+
+class Disk:
+    """The folder of one store. Paths are relative to it and never lead out of it."""
+
+    def __init__(self, root: FilePath, *, sync: bool) -> None:
+        self.root = os.path.abspath(root)
+        self.sync = sync
+        self._draws = itertools.count()
+        self._random = os.urandom(8).hex()
+
+    def full(self, path: str) -> str:
+        """Where a path of the store lies on this machine. ValueError for one that might lead elsewhere."""
+        full = f"/{path}"
+        # Names of the layout never begin with a dot, so this covers "." and ".." and our own folder too.
+        if "/." in full or "//" in full or "\0" in full:
+            raise ValueError(f"{path!r} is no path of a store")
+        return self.root + full
+
+    def temporary(self) -> str:
+        """A path for a file that no listing shows; relative, and only `DiskPlan` may use it."""
+        # With the process id, because workers are forked from the process that made this object.
+        return f"{TEMPORARY_FOLDER}/{self._random}-{os.getpid():x}-{next(self._draws):x}"
+
+    def make_temporary_folder(self) -> None:
+        """Make it again if somebody removed it. Never fails: the plan that needs it will."""
+        with suppress(OSError):
+            os.mkdir(f"{self.root}/{TEMPORARY_FOLDER}")
+
+    def prepare(self) -> None:
+        """Make the folders, try them out, and remove what crashed processes left. Raises `UnusableRoot`."""
+        folder = f"{self.root}/{TEMPORARY_FOLDER}"
+        try:
+            os.makedirs(folder, exist_ok=True)
+            self._try_out(folder)
+            self._remove_leftovers(folder)
+            for path in (self.root, os.path.dirname(self.root)):
+                self.sync_folder(path)
+        except (FileExistsError, NotADirectoryError):
+            raise UnusableRoot(f"{self.root} cannot hold a store: it is, or lies below, a file") from None
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise UnusableRoot(
+                f"{self.root} cannot hold a store: {reason}; give another folder or the right to write there"
+            ) from None
+
+    def _try_out(self, folder: str) -> None:
+        first, second = (f"{self.root}/{self.temporary()}" for _ in range(2))
+        os.close(os.open(first, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        try:
+            os.link(first, second)
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise UnusableRoot(f"{self.root} cannot hold a store: its file system has no hard links") from None
+            raise
+        else:
+            os.unlink(second)
+        finally:
+            os.unlink(first)
+
+    def _remove_leftovers(self, folder: str) -> None:
+        oldest = time.time() - TEMPORARY_AGE_SECONDS
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(entry.path)
+                except FileNotFoundError:  # another process was faster
+                    continue
+
+    def sync_folder(self, full: str) -> None:
+        """Make the entries of a folder durable; absent is no error."""
+        if not self.sync:
+            return
+        try:
+            descriptor = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            if full == os.path.dirname(self.root):  # the folder above the root need not be ours
+                return
+            raise
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class DiskPlan(Generic[T]):
+    """One run of a plan. `run` it whole, or `run_to_receive` and then `finish`; `undo` after a failure in between."""
+
+    def __init__(self, disk: Disk, plan: Coroutine[Any, Any, T]) -> None:
+        self._disk = disk
+        self._plan = plan
+        self._open: dict[str, int] = {}
+        self._temporaries: list[str] = []
+        self.published = False
+        """True when a key may have become visible, or invisible."""
+
+    def run(self) -> T:
+        """Take all steps. Fails with what the plan fails with, having removed its temporary files."""
+        try:
+            step = self._advance(self._plan.send, None)
+            while step is not None:
+                step = self._take(step)
+            return self._value
+        except BaseException:
+            self._plan.close()
+            raise
+        finally:
+            self._clean_up()
+
+    def run_to_receive(self) -> ReceiveFile:
+        """Take all steps before the `ReceiveFile`, which is the caller's to take."""
+        step = self._advance(self._plan.send, None)
+        while step is not None and not isinstance(step, ReceiveFile):
+            step = self._take(step)
+        if step is None:
+            raise TypeError("this plan receives nothing")
+        return step
+
+    def finish(self, file: ReceivedFile, *, whole: bool) -> T:
+        """Take the steps after the `ReceiveFile`."""
+        try:
+            received = file.received(whole=whole)
+            self._open[file.path] = file.hand_over()
+            step = self._advance(self._plan.send, received)
+            while step is not None:
+                step = self._take(step)
+            return self._value
+        finally:
+            self._clean_up()
+
+    def undo(self) -> None:
+        """Give the plan up. Removes no received file."""
+        self._plan.close()
+        self._clean_up()
+
+    _value: T
+
+    def _advance(self, advance: Callable[[Any], Any], outcome: object) -> Step[Any] | None:
+        try:
+            step: Step[Any] = advance(outcome)
+        except StopIteration as stop:
+            self._value = stop.value
+            return None
+        return step
+
+    def _take(self, step: Step[Any]) -> Step[Any] | None:
+        take: Callable[[DiskPlan[T], Any], Any] = _TAKE[type(step)]
+        try:
+            reply = take(self, step)
+        except OSError as error:
+            return self._advance(self._plan.throw, error)
+        return self._advance(self._plan.send, reply)
+
+    def _clean_up(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+        for path in self._temporaries:
+            _remove_if_there(path)
+        self._temporaries.clear()
+
+    def _full(self, path: str) -> str:
+        """Temporary paths are ours and need no check; all others do."""
+        if path.startswith(f"{TEMPORARY_FOLDER}/"):
+            return f"{self._disk.root}/{path}"
+        return self._disk.full(path)
+
+    def _create(self, full: str) -> int:
+        return os.open(full, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+
+    def _keep_open(self, full: str, descriptor: int) -> None:
+        # Syncing what is still open saves an open, and leaves no doubt whose write errors fsync reports.
+        if self._disk.sync and len(self._open) < OPEN_FILES_MAX:
+            self._open[full] = descriptor
+        else:
+            os.close(descriptor)
+
+    # --- the steps ----------------------------------------------------------------------------------------------------
+
+    def make_folder(self, step: MakeFolder) -> Literal["made", "exists", "no parent"]:
+        try:
+            os.mkdir(self._full(step.path))
+        except FileExistsError:
+            return "exists"
+        except FileNotFoundError:
+            return "no parent"
+        return "made"
+
+    def name_temporary(self, step: NameTemporary) -> Path:
+        path = self._disk.temporary()
+        self._temporaries.append(f"{self._disk.root}/{path}")
+        return Path(path)
+
+    def write_file(self, step: WriteFile) -> None:
+        full = self._full(step.path)
+        descriptor = self._create(full)
+        try:
+            write_all(descriptor, step.content)
+        except BaseException:
+            os.close(descriptor)
+            _remove_if_there(full)
+            raise
+        self._keep_open(full, descriptor)
+
+    def create_empty(self, step: CreateEmpty) -> bool:
+        try:
+            os.close(self._create(self._full(step.path)))
+        except FileExistsError:
+            return False
+        self.published = True
+        return True
+
+    def copy_files(self, step: CopyFiles) -> None:
+        full = self._full(step.path)
+        target = self._create(full)
+        try:
+            for source in step.sources:
+                self._copy(self._full(source), target)
+        except BaseException:
+            os.close(target)
+            _remove_if_there(full)
+            raise
+        self._keep_open(full, target)
+
+    def _copy(self, source_full: str, target: int) -> None:
+        source = os.open(source_full, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while copy_some(source, target):
+                check_cancelled_here()
+        finally:
+            os.close(source)
+
+    def size_of(self, step: SizeOf) -> int | None:
+        try:
+            return os.stat(self._full(step.path)).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def touch(self, step: Touch) -> None:
+        os.utime(self._full(step.path))
+
+    def link(self, step: Link) -> bool:
+        try:
+            os.link(self._full(step.source), self._full(step.path))
+        except FileExistsError:
+            return False
+        self.published = True
+        return True
+
+    def rename(self, step: Rename) -> None:
+        os.rename(self._full(step.source), self._full(step.path))
+        self.published = True
+
+    def remove(self, step: Remove) -> None:
+        full = self._full(step.path)
+        if full in self._temporaries:
+            _remove_if_there(full)
+            self._temporaries.remove(full)
+            return
+        try:
+            os.unlink(full)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        self.published = True
+
+    def remove_tree(self, step: RemoveTree) -> None:
+        full = self._full(step.path)
+        while True:
+            try:
+                return shutil.rmtree(full)
+            except (FileNotFoundError, NotADirectoryError):
+                # Either all of it is gone, or another request removes it at the same time.
+                if not os.path.lexists(full):
+                    return None
+
+    def sync_file(self, step: SyncFile) -> None:
+        full = self._full(step.path)
+        descriptor = self._open.pop(full, None)
+        if descriptor is None:
+            if not self._disk.sync:
+                return
+            descriptor = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if self._disk.sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def sync_folder(self, step: SyncFolder) -> None:
+        self._disk.sync_folder(self._full(step.path).rstrip("/"))
+
+
+_TAKE: dict[type[Step[Any]], Callable[[Any, Any], Any]] = {
+    MakeFolder: DiskPlan.make_folder,
+    NameTemporary: DiskPlan.name_temporary,
+    WriteFile: DiskPlan.write_file,
+    CreateEmpty: DiskPlan.create_empty,
+    CopyFiles: DiskPlan.copy_files,
+    SizeOf: DiskPlan.size_of,
+    Touch: DiskPlan.touch,
+    Link: DiskPlan.link,
+    Rename: DiskPlan.rename,
+    Remove: DiskPlan.remove,
+    RemoveTree: DiskPlan.remove_tree,
+    SyncFile: DiskPlan.sync_file,
+    SyncFolder: DiskPlan.sync_folder,
+}
+
+
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
+    """Write all of it, however often the system stops short."""
+    written = os.write(descriptor, content)
+    while written < len(content):
+        written += os.write(descriptor, memoryview(content)[written:])
+
+
+def copy_some(source: int, target: int) -> int:
+    """Append some bytes from where `source` stands to `target`, within the kernel where it can. 0 at the end."""
+    try:
+        return os.copy_file_range(source, target, COPY_BYTES)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    return os.sendfile(target, source, None, COPY_BYTES)
+
+
+def check_cancelled_here() -> None:
+    """Raise the loop's cancellation in a worker thread whose caller is cancelled; nothing in any other thread."""
+    try:
+        check_cancelled()
+    except RuntimeError:  # not a worker thread of anyio
+        return
+
+
+def _remove_if_there(full: str) -> None:
+    try:
+        os.unlink(full)
+    except FileNotFoundError:
+        return

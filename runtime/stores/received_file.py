@@ -1,0 +1,126 @@
+"""A file that is filled with a request body while it arrives."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+
+from angos.runtime.hashing import resume
+from angos.sansio.disk.steps import Received
+from angos.sansio.effects import HashState
+
+WRITE_BACK_BYTES = 8 << 20  # so that the final fsync finds little left to do, and the disk works while we receive
+SLICE_BYTES = 256 << 10  # hashed, then written, while the bytes are in the processor's cache
+VECTORS_MAX = 1024  # IOV_MAX of Linux
+SYNC_FILE_RANGE_WRITE = 2  # start writing, do not wait
+
+
+class ReceivedFile:
+    """Takes bytes in order, hashes and writes them. Blocks; used by one thread at a time.
+
+    Raises `OSError` on creation and from `take`. Whoever made it calls `discard`, or `hand_over` at the end.
+    """
+
+    def __init__(self, path: str, hashes: tuple[HashState, ...], *, sync: bool) -> None:
+        self.path = path
+        self.size = 0
+        self._algorithms = tuple(state.algorithm for state in hashes)
+        self._hashers = tuple(resume(state) for state in hashes)
+        self._starts_write_back = sync and _sync_file_range is not None
+        self._write_back_from = 0
+        self._descriptor: int | None = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+
+    def take(self, views: Sequence[memoryview]) -> None:
+        """Append these bytes."""
+        small: list[memoryview] = []
+        small_size = 0
+        for view in views:
+            if small_size + len(view) > SLICE_BYTES or len(small) == VECTORS_MAX:
+                self._append(small, small_size)
+                small, small_size = [], 0
+            if len(view) > SLICE_BYTES:
+                for start in range(0, len(view), SLICE_BYTES):
+                    piece = view[start : start + SLICE_BYTES]
+                    self._append([piece], len(piece))
+            else:
+                small.append(view)
+                small_size += len(view)
+        self._append(small, small_size)
+
+    def _append(self, views: list[memoryview], size: int) -> None:
+        if not size:
+            return
+        descriptor = self._descriptor
+        if descriptor is None:
+            raise ValueError("the file is closed")
+        for hasher in self._hashers:
+            if hasher is not None:
+                for view in views:
+                    hasher.update(view)
+        written = os.write(descriptor, views[0]) if len(views) == 1 else os.writev(descriptor, views)
+        if written < size:
+            _write_rest(descriptor, views, written)
+        self.size += size
+        if self._starts_write_back and self.size - self._write_back_from >= WRITE_BACK_BYTES:
+            _start_write_back(descriptor, self._write_back_from, self.size - self._write_back_from)
+            self._write_back_from = self.size
+
+    def received(self, *, whole: bool) -> Received:
+        """What has been taken so far."""
+        states = zip(self._algorithms, self._hashers, strict=True)
+        hashes = tuple(_unknown(name) if hasher is None else hasher.state() for name, hasher in states)
+        return Received(self.size, hashes, whole)
+
+    def hand_over(self) -> int:
+        """The open descriptor, which from now on is the caller's to close."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            raise ValueError("the file is closed")
+        return descriptor
+
+    def discard(self) -> None:
+        """Close and remove the file; closed already is no error."""
+        if self._descriptor is None:
+            return
+        os.close(self.hand_over())
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:  # with the whole upload, by another request
+            return
+
+
+def _unknown(algorithm: str) -> HashState:
+    """The earlier state could not be continued: no digest, to be computed from the stored bytes."""
+    return HashState(algorithm, "", None)
+
+
+def _write_rest(descriptor: int, views: list[memoryview], written: int) -> None:
+    for view in views:
+        if written >= len(view):
+            written -= len(view)
+            continue
+        rest = view[written:]
+        written = 0
+        while len(rest):
+            rest = rest[os.write(descriptor, rest) :]
+
+
+def _start_write_back(descriptor: int, start: int, size: int) -> None:
+    # A hint: where it does not work, fsync at the end still does all of it.
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, start, size, SYNC_FILE_RANGE_WRITE)
+
+
+def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    try:
+        function = ctypes.CDLL(None).sync_file_range
+    except (OSError, AttributeError):  # not Linux
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    function.restype = ctypes.c_int
+    call: Callable[[int, int, int, int], int] = function
+    return call
+
+
+_sync_file_range = _find_sync_file_range()

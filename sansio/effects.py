@@ -171,11 +171,12 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class StageBody(Effect[Staged]):
-    """Receive a body into a new part of an upload, hashing on the way; durable on reply, however little arrived.
+    """Receive a body into a new part of an upload, hashing on the way; the part holds whatever arrived.
 
     `hashes` are the digests to continue, each with the state reached at the end of the previous part; a state of None
     starts afresh. A body longer than `size_max` fails with `BodyTooLarge`; after any failure no part is left.
-    Nothing refers to the part yet: the caller does that by creating a chunk key.
+    Nothing refers to the part yet, and a crash may take it; it is durable as soon as a chunk key that is created
+    afterwards in the same upload is, and so is the blob that it is promoted to.
     """
 
     upload: Prefix

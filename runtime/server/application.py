@@ -55,5 +55,5 @@ class Application(Protocol):
         ...
 
     def open_content(self, key: Key) -> Content | None:
-        """Open the value that a response body refers to; None when it is absent. Called on the loop: it must be cheap."""
+        """Open the value that a response body refers to; None when it is absent. Called on the loop: be quick."""
         ...

@@ -1,0 +1,203 @@
+"""Answers: the head and a short body in one piece, stored content from its file to the socket."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+from anyio import CapacityLimiter, to_thread
+
+from angos.runtime.server.application import Application, Content
+from angos.runtime.server.channel import Channel
+from angos.runtime.server.deadlines import Deadline
+from angos.runtime.server.limits import ServerOptions
+from angos.sansio.errors import Code, RegistryError
+from angos.sansio.http.error_body import error_response
+from angos.sansio.http.message import Absent, FromKey, Inline, Response, Slices
+
+LOOP_SIZE_MAX: Final = 64 << 10  # content up to this length is not worth a thread
+TURN_SECONDS: Final = 0.05
+POLL_MILLISECONDS: Final = 3
+
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_FORBIDDEN: Final = re.compile(r"[\r\n\0]")
+
+Segment = memoryview | tuple[int, int]
+"""Bytes, or offset and length of a piece of a file."""
+
+
+class ContentTruncated(Exception):
+    """A stored value ended before the length that the client was promised."""
+
+
+class AnswerImpossible(Exception):
+    """The answer cannot be sent as described; nothing of it was."""
+
+
+def error_answer(status: int, code: Code, message: str) -> Response:
+    """An error in the form of the distribution specification."""
+    return error_response(RegistryError(status, code, message))
+
+
+class _Date:
+    """The Date field, formatted once a second."""
+
+    __slots__ = ("_line", "_second")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._line = ""
+
+    def line(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._line = second, f"Date: {formatdate(second, usegmt=True)}\r\n"
+        return self._line
+
+
+_date = _Date()
+
+
+def format_head(response: Response, close: bool) -> bytes:
+    """Status line and header fields with the blank line."""
+    parts = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n"]
+    for name, value in response.headers:
+        if _FORBIDDEN.search(value) is not None or _FORBIDDEN.search(name) is not None:
+            raise AnswerImpossible(f"the value of the response field {name!r} has a line break")
+        parts.append(f"{name}: {value}\r\n")
+    length = response.content_length
+    if length is not None:
+        parts.append(f"Content-Length: {length}\r\n")
+    parts.append(_date.line())
+    parts.append("Connection: close\r\n\r\n" if close else "\r\n")
+    try:
+        return "".join(parts).encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise AnswerImpossible("a response field has characters outside of latin-1") from error
+
+
+async def write_response(
+    response: Response,
+    method: str,
+    close: bool,
+    *,
+    channel: Channel,
+    deadline: Deadline,
+    application: Application,
+    options: ServerOptions,
+    limiter: CapacityLimiter,
+) -> None:
+    """Send one answer, all of it.
+
+    Raises `AnswerImpossible` before anything was sent; `ConnectionError` when the client is gone and
+    `ContentTruncated` when the content ended early, with nothing left to do but to cut the connection.
+    """
+    head = format_head(response, close)
+    body = response.body
+    bodiless = method == "HEAD" or response.content_length is None
+    if isinstance(body, Inline):
+        value = head if bodiless else head + body.value
+        sent = channel.send_now(value)
+        if sent != len(value):
+            sending = _Sending([memoryview(value)[sent or 0 :]], -1, channel)
+            await _send(sending, len(value) > LOOP_SIZE_MAX, deadline, options, limiter)
+        return
+    if isinstance(body, Absent):
+        if not bodiless and body.length:
+            raise AnswerImpossible("the answer promises a body that it does not describe")
+        await _send(_Sending([memoryview(head)], -1, channel), False, deadline, options, limiter)
+        return
+    try:
+        content = application.open_content(body.key)
+    except OSError as error:
+        raise AnswerImpossible(f"{body.key} cannot be opened: {error}") from error
+    if content is None:
+        raise AnswerImpossible(f"{body.key} is absent")
+    try:
+        segments: list[Segment] = [memoryview(head)]
+        if not bodiless:
+            segments += _segments(body)
+        _check_size(segments, content, body.key)
+        length = 0 if bodiless else response.content_length or 0
+        await _send(_Sending(segments, content.descriptor, channel), length > LOOP_SIZE_MAX, deadline, options, limiter)
+    finally:
+        content.close()
+
+
+def _segments(body: FromKey | Slices) -> list[Segment]:
+    segments: list[Segment] = []
+    if isinstance(body, FromKey):
+        segments.append((body.start, body.length))
+    else:
+        for before, start, length in body.slices:
+            segments += (memoryview(before), (start, length))
+        segments.append(memoryview(body.closing))
+    # An empty piece at the end would leave the one before it waiting for company in the socket.
+    return [segment for segment in segments if (segment[1] if isinstance(segment, tuple) else segment.nbytes)]
+
+
+def _check_size(segments: Sequence[Segment], content: Content, key: str) -> None:
+    end = max((segment[0] + segment[1] for segment in segments if isinstance(segment, tuple)), default=0)
+    if end > content.size:
+        raise AnswerImpossible(f"{key} has {content.size} bytes, the answer needs {end}")
+
+
+class _Sending:
+    """Pieces of an answer on their way, and how far they are."""
+
+    __slots__ = ("_channel", "_descriptor", "_index", "_segments")
+
+    def __init__(self, segments: list[Segment], descriptor: int, channel: Channel) -> None:
+        self._segments = segments
+        self._index = 0
+        self._descriptor = descriptor
+        self._channel = channel
+
+    @property
+    def finished(self) -> bool:
+        return self._index == len(self._segments)
+
+    def advance(self, poll_milliseconds: int) -> bool:
+        """Send until all is sent, the turn is over, or the client takes nothing more: then True."""
+        ends = time.monotonic() + TURN_SECONDS
+        while not self.finished:
+            segment = self._segments[self._index]
+            if isinstance(segment, memoryview):
+                more = self._index + 1 < len(self._segments)
+                sent = self._channel.send_now(segment, more)
+                rest: Segment | None = segment[sent or 0 :] if (sent or 0) < segment.nbytes else None
+            else:
+                offset, count = segment
+                sent = self._channel.send_file_now(self._descriptor, offset, count)
+                if sent == 0:
+                    raise ContentTruncated(f"the content ended at byte {offset}, {count} bytes early")
+                rest = (offset + (sent or 0), count - (sent or 0)) if (sent or 0) < count else None
+            if rest is None:
+                self._index += 1
+            else:
+                self._segments[self._index] = rest
+            if sent is None and not (poll_milliseconds and self._channel.poll_sendable(poll_milliseconds)):
+                return True
+            if time.monotonic() >= ends:
+                return False
+        return False
+
+
+async def _send(
+    sending: _Sending, long: bool, deadline: Deadline, options: ServerOptions, limiter: CapacityLimiter
+) -> None:
+    try:
+        while not sending.finished:
+            if long:
+                blocked = await to_thread.run_sync(sending.advance, POLL_MILLISECONDS, limiter=limiter)
+            else:
+                blocked = sending.advance(0)
+            if blocked:
+                deadline.start_sending(options.send_stall_timeout)
+                await deadline.channel.wait_sendable()
+    finally:
+        deadline.stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -147,7 +147,7 @@ class RequestPerformer:
 
     __slots__ = ("_bodies", "_services", "_table")
 
-    def __init__(self, services: Services, bodies: dict[BodyHandle, Body]) -> None:
+    def __init__(self, services: Services, bodies: Mapping[BodyHandle, Body]) -> None:
         self._services = services
         self._table = services.table
         self._bodies = bodies

@@ -14,6 +14,9 @@ from stat import S_ISREG
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
+from anyio import CancelScope
+from anyio.to_thread import run_sync
+
 from angos.runtime.hashing import Hasher, hex_of
 from angos.runtime.stores.disk_steps import Disk, DiskPlan, check_cancelled_here, storage_error
 from angos.runtime.stores.folder_listings import ON_LOOP_ENTRIES, FolderListings, Patience, TooLong
@@ -40,8 +43,6 @@ from angos.sansio.effects import (
     StorageCorrupt,
 )
 from angos.sansio.layout import parse_blob_key
-from anyio import CancelScope
-from anyio.to_thread import run_sync
 
 T = TypeVar("T")
 Later = Coroutine[Any, Any, T]

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path as FilePath
 from typing import Any, Generic, Literal, TypeVar
 
+from anyio.from_thread import check_cancelled
+
 from angos.runtime.stores.received_file import ReceivedFile
 from angos.sansio.disk.steps import (
     CopyFiles,
@@ -35,7 +37,6 @@ from angos.sansio.disk.steps import (
     WriteFile,
 )
 from angos.sansio.effects import EffectError, StorageFull, StorageRefused, StorageUnavailable
-from anyio.from_thread import check_cancelled
 
 T = TypeVar("T")
 

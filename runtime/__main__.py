@@ -1,0 +1,142 @@
+"""The command line: ``angos server``, ``angos --version``.
+
+Only what a command needs is imported, when it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from angos.runtime.config.schema import Configuration
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Gives the exit code: 0 done, 1 could not be done, 2 the command line is wrong."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.version:
+        from importlib.metadata import version
+
+        print(f"angos {version('angos')}")  # noqa: T201
+        return 0
+    if options.command is None:
+        parser.print_help()
+        return 2
+    return _serve(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="angos", description="An OCI container registry.")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    server = commands.add_parser("server", help="serve a registry", description="Serve a registry.")
+    server.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a TOML file; can be repeated, later files win. The options below win over files",
+    )
+    port, workers = _number(0, 65535), _number(1, 1024)
+    server.add_argument("--host", help="the address to listen on (default: 127.0.0.1)")
+    server.add_argument("--port", type=port, metavar="PORT", help="the port, 0 for any free one (default: 8000)")
+    server.add_argument("--root", type=_folder, metavar="DIR", help="where the data lies (default: ./angos-data)")
+    server.add_argument("--workers", type=workers, metavar="N", help="processes, one for each core (default: 1)")
+    server.add_argument("--loop", choices=("asyncio", "trio"), default="asyncio", help="default: asyncio")
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from angos.runtime.config.file import BadConfiguration
+    from angos.runtime.config.schema import load_configuration
+
+    try:
+        configuration = _with_arguments(load_configuration(arguments.config), arguments)
+    except BadConfiguration as error:
+        for problem in error.problems:
+            _complain(str(problem))
+        return 1
+    return _run(configuration, arguments.loop)
+
+
+def _with_arguments(configuration: Configuration, arguments: argparse.Namespace) -> Configuration:
+    from dataclasses import replace
+
+    server = {name: value for name in ("host", "port", "workers") if (value := getattr(arguments, name)) is not None}
+    blob_store = configuration.blob_store
+    if arguments.root is not None:
+        blob_store = replace(blob_store, root_dir=arguments.root)
+    return replace(configuration, server=replace(configuration.server, **server), blob_store=blob_store)
+
+
+def _run(configuration: Configuration, loop: str) -> int:
+    import logging
+    from contextlib import nullcontext
+
+    from angos.runtime.app import build_application
+    from angos.runtime.server.listener import ListenError
+    from angos.runtime.server.workers import run
+    from angos.runtime.stores.disk_steps import UnusableRoot
+
+    logging.basicConfig(format="angos: %(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("angos").setLevel(logging.INFO)
+    where = f"data in {_shown(configuration.blob_store.root_dir)}"
+    if configuration.metadata_store is not None:
+        where += f", metadata in {_shown(configuration.metadata_store.root_dir)}"
+
+    def say_ready(urls: Sequence[str]) -> None:
+        print(f"angos: listening on {' and '.join(urls)} ({where})", flush=True)  # noqa: T201
+
+    try:
+        # Before any worker is forked: an unusable folder is reported once, and nothing has started yet.
+        application = build_application(configuration)
+        return run(
+            lambda: nullcontext(application),
+            configuration.server,
+            loop="trio" if loop == "trio" else "asyncio",
+            on_ready=say_ready,
+        )
+    except (UnusableRoot, ListenError) as error:
+        _complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def _shown(root: Path) -> str:
+    """As the person wrote it, but recognisable as a path."""
+    return str(root) if root.is_absolute() or str(root).startswith(".") else f"./{root}"
+
+
+def _complain(message: str) -> None:
+    print(f"angos: {message}", file=sys.stderr)  # noqa: T201
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if text.isascii() and text.isdigit() and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+
+    return read
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty path; the folder must have a name")
+    return Path(text)
+
+
+def _exit() -> NoReturn:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    _exit()

@@ -1,0 +1,88 @@
+"""Configuration files: found, parsed and laid over one another, each value remembering the file it came from."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value that is no table, and where it was found."""
+
+    value: object
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table, and the last file that had it."""
+
+    entries: dict[str, Table | Found]
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the configuration."""
+
+    file: str
+    path: str
+    """The key, with the tables around it: ``global.max_manifest_size``. Empty when it is the file as a whole."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.path}: {self.message}" if self.path else f"{self.file}: {self.message}"
+
+
+class BadConfiguration(Exception):
+    """The configuration cannot be used; all that is wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+def read_files(files: Sequence[Path]) -> Table:
+    """The files as one table. Later files win; tables are merged, everything else is replaced.
+
+    Raises `BadConfiguration` for files that cannot be read or are not TOML.
+    """
+    merged: dict[str, Table | Found] = {}
+    problems = []
+    for file in files:
+        try:
+            with open(file, "rb") as opened:
+                content = tomllib.load(opened)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            problems.append(Problem(str(file), "", f"cannot be read: {reason}"))
+        except UnicodeDecodeError:
+            problems.append(Problem(str(file), "", "is not TOML: it is not UTF-8"))
+        except tomllib.TOMLDecodeError as error:
+            problems.append(Problem(str(file), "", f"is not TOML: {error}"))
+        else:
+            merged = _merge(merged, _attributed(content, str(file)))
+    if problems:
+        raise BadConfiguration(problems)
+    return Table(merged, str(files[-1]) if files else "")
+
+
+def _attributed(content: dict[str, object], file: str) -> dict[str, Table | Found]:
+    return {
+        key: Table(_attributed(value, file), file) if isinstance(value, dict) else Found(value, file)
+        for key, value in content.items()
+    }
+
+
+def _merge(earlier: dict[str, Table | Found], later: dict[str, Table | Found]) -> dict[str, Table | Found]:
+    merged = dict(earlier)
+    for key, value in later.items():
+        before = merged.get(key)
+        if isinstance(before, Table) and isinstance(value, Table):
+            value = Table(_merge(before.entries, value.entries), value.file)
+        merged[key] = value
+    return merged

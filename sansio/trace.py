@@ -1,0 +1,252 @@
+"""The format of traces, shared by the runtime, which records, and the simulator, which replays.
+
+A trace is a file of JSON lines. The first is a header with the format's version and the trace's kind:
+
+``choices``
+    a whole simulated world: the scenario and every decision of the run;
+``outcomes``
+    one operation: its request, its configuration, every effect that it issued with the outcome, and its response.
+    Fed back to the operation, the outcomes must make it issue the same effects again.
+
+Values are written by their types. Bytes above a bound are written as size and digest only: a trace of a large push is
+small, and its effects can still be compared. What is secret has no codec: the values of header fields that carry
+credentials are left out, and so are those of unknown types, loudly.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from angos.sansio import effects
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import BodyHandle, BodyTooLarge, Effect, EffectError, Together
+from angos.sansio.http.message import Absent, FromKey, Headers, Inline, Request, Response, Slices
+
+VERSION = 1
+BYTES_MAX = 64 << 10
+
+_PUBLIC_HEADERS = (
+    "accept",
+    "accept-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "expect",
+    "host",
+    "if-match",
+    "if-none-match",
+    "if-range",
+    "oci-chunk-min-length",
+    "range",
+    "transfer-encoding",
+    "user-agent",
+)
+"""Everything else is recorded without its value: a list of secrets would be one name short one day."""
+
+
+class TraceInvalid(ValueError):
+    """The file is not a trace that this version can read. Says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elided:
+    """Stands for bytes that were too many for the trace."""
+
+    size: int
+    sha256: str
+
+
+_TYPES: dict[str, type[Any]] = {
+    known.__name__: known
+    for known in (
+        *(value for value in vars(effects).values() if isinstance(value, type) and is_dataclass(value)),
+        Absent,
+        Elided,
+        FromKey,
+        Inline,
+        RegistryConfig,
+        Response,
+        Slices,
+    )
+}
+
+_ERRORS: dict[str, type[EffectError]] = {
+    known.__name__: known
+    for known in vars(effects).values()
+    if isinstance(known, type) and issubclass(known, EffectError)
+}
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def encode(value: Any) -> Any:
+    """A value of the core as JSON. Raises `TypeError` for a type that has no place in a trace."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, bytes):
+        return _encode_bytes(value)
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, Together):
+        return {"is": "Together", "operations": len(value.operations), "limit": value.limit}
+    name = type(value).__name__
+    if _TYPES.get(name) is not type(value):
+        raise TypeError(f"a {name} has no place in a trace")
+    return {"is": name, **{field.name: encode(getattr(value, field.name)) for field in fields(value)}}
+
+
+def decode(value: Any) -> Any:
+    """What `encode` was given. Raises `TraceInvalid`."""
+    if isinstance(value, list):
+        return tuple(decode(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "text" in value and len(value) == 1:
+        return value["text"].encode()
+    if "base64" in value and len(value) == 1:
+        return base64.b64decode(value["base64"])
+    known = _TYPES.get(value.get("is", ""))
+    if known is None:
+        raise TraceInvalid(f"a trace of version {VERSION} has no {value.get('is')!r}")
+    try:
+        return known(**{name: decode(item) for name, item in value.items() if name != "is"})
+    except TypeError as error:
+        raise TraceInvalid(f"{known.__name__}: {error}") from None
+
+
+def _encode_bytes(value: bytes) -> Any:
+    if len(value) > BYTES_MAX:
+        return {"is": "Elided", "size": len(value), "sha256": hashlib.sha256(value).hexdigest()}
+    try:
+        return {"text": value.decode("ascii")}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def encode_effect(effect: Effect[Any]) -> Any:
+    """An effect as JSON."""
+    return encode(effect)
+
+
+def encode_outcome(outcome: Any) -> Any:
+    """A reply, or the error with which an effect failed, as JSON."""
+    if isinstance(outcome, BaseException):
+        facts = {"size_max": outcome.size_max} if isinstance(outcome, BodyTooLarge) else {"because": str(outcome)}
+        return {"error": type(outcome).__name__, **facts}
+    return {"reply": encode(outcome)}
+
+
+def decode_outcome(value: Any) -> Any:
+    """What `encode_outcome` was given. An `EffectError` is a value here, to be given to `Operation.fail`."""
+    if "error" not in value:
+        return decode(value["reply"])
+    if value["error"] == "BodyTooLarge":
+        return BodyTooLarge(value["size_max"])
+    known = _ERRORS.get(value["error"])
+    if known is None:
+        raise TraceInvalid(f"an effect cannot fail with {value['error']!r}")
+    return known(value["because"])
+
+
+# --- traces of one operation ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An effect that was issued, and its outcome. Effects are kept as JSON: they are compared, never performed."""
+
+    effect: Any
+    outcome: Any
+    where: str = ""
+    """Where in the core it was issued; a help for people, not compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationTrace:
+    """Everything that one operation learned from the world."""
+
+    request: Request
+    config: RegistryConfig
+    steps: tuple[Step, ...]
+    """In the order in which they were issued. Those of operations side by side are mixed."""
+    response: Any
+    """As JSON; None when the operation did not end."""
+
+
+def write_operation_trace(trace: OperationTrace) -> str:
+    """The text of the file."""
+    header = {
+        "trace": VERSION,
+        "kind": "outcomes",
+        "request": _encode_request(trace.request),
+        "config": encode(trace.config),
+    }
+    lines: list[dict[str, Any]] = [header]
+    for number, step in enumerate(trace.steps):
+        line = {"n": number, "issue": step.effect, "outcome": step.outcome}
+        lines.append({**line, "at": step.where} if step.where else line)
+    lines.append({"response": trace.response})
+    return write_lines(lines)
+
+
+def read_operation_trace(text: str) -> OperationTrace:
+    """Raises `TraceInvalid`."""
+    lines = read_lines(text)
+    header = lines[0]
+    if header.get("kind") != "outcomes":
+        raise TraceInvalid(f"line 1: this is a trace of {header.get('kind')!r}, not of the outcomes of one operation")
+    try:
+        steps = tuple(Step(line["issue"], line["outcome"], line.get("at", "")) for line in lines[1:] if "issue" in line)
+        response = next((line["response"] for line in lines if "response" in line), None)
+        return OperationTrace(_decode_request(header["request"]), decode(header["config"]), steps, response)
+    except KeyError as error:
+        raise TraceInvalid(f"a line lacks {error}") from None
+
+
+def _encode_request(request: Request) -> Any:
+    headers = [[name, value if name in _PUBLIC_HEADERS else None] for name, value in request.headers.fields]
+    return {
+        "method": request.method,
+        "target": request.target,
+        "headers": headers,
+        "content_length": request.content_length,
+        "body": request.body,
+    }
+
+
+def _decode_request(value: Any) -> Request:
+    fields_ = tuple((name, text if text is not None else "left-out") for name, text in value["headers"])
+    handle = BodyHandle(value.get("body", 0))
+    return Request(value["method"], value["target"], Headers(fields_), handle, value["content_length"])
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def write_lines(lines: Iterable[dict[str, Any]]) -> str:
+    """JSON lines, each of them on one line."""
+    return "".join(json.dumps(line, separators=(", ", ": "), ensure_ascii=True) + "\n" for line in lines)
+
+
+def read_lines(text: str) -> list[dict[str, Any]]:
+    """The lines of a trace of either kind, the header first. Raises `TraceInvalid`."""
+    lines: list[dict[str, Any]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            raise TraceInvalid(f"line {number} is not JSON") from None
+        if not isinstance(value, dict):
+            raise TraceInvalid(f"line {number} is not an object")
+        lines.append(value)
+    if not lines or "trace" not in lines[0]:
+        raise TraceInvalid("line 1 is not the header of a trace")
+    if lines[0]["trace"] != VERSION:
+        raise TraceInvalid(f"the trace has version {lines[0]['trace']}, this program reads version {VERSION}")
+    return lines

@@ -1,0 +1,210 @@
+"""What can go wrong, as a closed vocabulary. Each class says which promise it tests; the scheduler makes it happen.
+
+A fault strikes one effect, at the moment when it would be applied. Not every fault can strike every effect: a read
+cannot be applied late, and a disk does not apply anything late.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from angos.sansio.effects import (
+    AcquireLease,
+    CreateKeys,
+    DeleteKeys,
+    DiscardPart,
+    DiscardUpload,
+    DrawId,
+    Effect,
+    PromoteParts,
+    ReadBody,
+    ReadClock,
+    ReleaseLease,
+    Sleep,
+    StageBody,
+    Together,
+)
+
+WRITES = (CreateKeys, DeleteKeys, StageBody, PromoteParts, DiscardPart, DiscardUpload)
+REPEATABLE = (CreateKeys, DeleteKeys, PromoteParts, DiscardPart, DiscardUpload)
+NOT_STORAGE = (AcquireLease, ReleaseLease, DrawId, ReadBody, ReadClock, Sleep, Together)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that goes wrong with one effect."""
+
+    name: ClassVar[str]
+    bucket_only: ClassVar[bool] = False
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """Whether it can happen to such an effect."""
+        return not issubclass(effect, NOT_STORAGE)
+
+
+class LostRequest(Fault):
+    """The effect is not applied and nobody knows. Promise: no answer claims it; what was acknowledged stays."""
+
+    name = "lost_request"
+
+
+class LostReply(Fault):
+    """The effect is applied and nobody knows. Promise: doing it again is safe, and so is leaving it at that."""
+
+    name = "lost_reply"
+
+
+class Late(Fault):
+    """The effect fails with an unknown outcome and is applied later, among other effects. Promise: what comes late
+    takes nothing acknowledged away."""
+
+    name = "late"
+    bucket_only = True
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """Writes whose bytes have already been sent."""
+        return issubclass(effect, (CreateKeys, PromoteParts, DiscardPart, DiscardUpload))
+
+
+class Twice(Fault):
+    """The effect is applied, and again before the reply, as an SDK does that retries. Promise: once or twice is one."""
+
+    name = "twice"
+    bucket_only = True
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """Writes that can be repeated."""
+        return issubclass(effect, REPEATABLE)
+
+
+class Partial(Fault):
+    """Some entries of the effect are applied, others are not, and nobody knows which. Promise: no order is assumed
+    among the entries of one effect."""
+
+    name = "partial"
+    bucket_only = True
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """Effects with several entries."""
+        return issubclass(effect, (CreateKeys, DeleteKeys))
+
+
+class Refused(Fault):
+    """The disk is full, or does not allow it: nothing of the effect is there. Promise: the client is told so with a
+    5xx, the request can be repeated, nothing acknowledged is lost."""
+
+    name = "refused"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """Writes that take space."""
+        return issubclass(effect, (CreateKeys, StageBody, PromoteParts))
+
+
+class Failed(Fault):
+    """The disk fails in the middle of a plan. Promise: what is half done is never visible."""
+
+    name = "failed"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """All writes. Only a disk has a middle."""
+        return issubclass(effect, WRITES)
+
+
+class Stall(Fault):
+    """The operation stands still until leases have expired, or for longer. Promise: no truth rests on a lease."""
+
+    name = "stall"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """All of them but waiting itself."""
+        return not issubclass(effect, (Sleep, Together))
+
+
+class Crash(Fault):
+    """The power is cut: every process ends, and what was not durable is kept, lost or torn. Promise: what was
+    acknowledged is there, nothing half-written is visible, unfinished uploads resume or are unknown."""
+
+    name = "crash"
+
+
+class Kill(Fault):
+    """One process is killed: its operations end between two effects and clean nothing up, its memory is gone. Promise:
+    as for `Crash`, and the other processes go on."""
+
+    name = "kill"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """All of them."""
+        return not issubclass(effect, Together)
+
+
+class Cancel(Fault):
+    """The operation is cancelled, as by a shutdown or a client that went away, and cleans up. Promise: no lease is
+    left, nothing half-done is visible."""
+
+    name = "cancel"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """Whatever an operation can be waiting for."""
+        return not issubclass(effect, (Together, ReleaseLease))
+
+
+class Lapse(Fault):
+    """All leases are forgotten by a fail-over, so that several operations hold the same one. Promise: leases are for
+    politeness."""
+
+    name = "lapse"
+
+
+class Skew(Fault):
+    """The wall clock of the replica jumps, backwards or forwards. Promise: what begins later wins all the same."""
+
+    name = "skew"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """When somebody looks at the clock."""
+        return issubclass(effect, ReadClock)
+
+
+FAULTS: dict[str, type[Fault]] = {
+    fault.name: fault
+    for fault in (
+        LostRequest,
+        LostReply,
+        Refused,
+        Failed,
+        Late,
+        Twice,
+        Partial,
+        Stall,
+        Crash,
+        Kill,
+        Cancel,
+        Lapse,
+        Skew,
+    )
+}
+"""By name. `none`, the calm option, is not a fault."""
+
+STALLS_MS = (6_000, 61_000, 3_600_000)  # longer than the wait for a lease, than a lease, than most patience
+SKEWS_MS = (-1, 1, -3_600_000, 3_600_000)
+
+
+@lru_cache(maxsize=None)
+def possible(effect: type[Effect[Any]], enabled: tuple[str, ...], *, bucket: bool) -> tuple[str, ...]:
+    """What can happen to such an effect in a scenario, the calm option first."""
+    chosen = [name for name in enabled if FAULTS[name].strikes(effect)]
+    chosen = [name for name in chosen if bucket or not FAULTS[name].bucket_only]
+    return ("none", *(name for name in chosen if not (bucket and name == "failed")))

@@ -1,0 +1,97 @@
+"""What clients did and what they were told, as operations on registers.
+
+The registry is seen as many small registers, each of them holding one value or None: a tag holds a digest; a blob or a
+manifest of a namespace, and a referrer of a subject, hold "here". Every register must be linearizable by itself
+(`linearizable`): then what was acknowledged is there, what was never written is not, and nothing comes back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Register = tuple[str, ...]
+"""``("tag", namespace, tag)``, ``("blob", namespace, digest)``, ``("manifest", namespace, digest)`` or
+``("referrer", namespace, subject, digest)``."""
+
+HERE = "here"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a request means for one register, if it succeeds."""
+
+    kind: Literal["set", "drop", "drop if", "read"]
+    register: Register
+    value: str | None = None
+    """What is set, or what has to be there for ``drop if``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An operation on a register that happened, or may have."""
+
+    kind: Literal["set", "drop", "drop if", "read"]
+    value: str | None
+    """What was set or read."""
+    called: int
+    returned: float
+    """Infinity when nobody was told: it may still take effect."""
+    required: bool
+    """False: it may not have happened at all."""
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client got."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class History:
+    """Collects events."""
+
+    def __init__(self) -> None:
+        self.registers: dict[Register, list[Event]] = {}
+
+    def add(self, intents: tuple[Intent, ...], called: int, returned: int, answer: Answer | None, who: str) -> None:
+        """A request has ended with this answer; None: the client was never told."""
+        for intent in intents:
+            for event in _events(intent, called, returned, answer, who):
+                self.registers.setdefault(intent.register, []).append(event)
+
+    def wanted(self, register: Register, kinds: tuple[str, ...]) -> bool:
+        """Whether somebody did, or tried, one of these."""
+        return any(event.kind in kinds for event in self.registers.get(register, ()))
+
+
+def _events(intent: Intent, called: int, returned: int, answer: Answer | None, who: str) -> list[Event]:
+    status = 0 if answer is None else answer.status
+    unknown = answer is None or status >= 500
+    if intent.kind == "read":
+        if answer is None or status not in (200, 206, 404):
+            return []
+        seen = None if status == 404 else HERE
+        if seen and intent.register[0] == "tag":
+            seen = answer.headers.get("docker-content-digest", "a digest that was not told")
+        elif seen and intent.register[0] == "referrer":
+            seen = HERE if intent.register[-1].encode() in answer.body else None
+        return [Event("read", seen, called, returned, True, who)]
+    if unknown:
+        return [Event(intent.kind, intent.value, called, math.inf, False, who)]
+    if status in (201, 202, 204):
+        return [Event(intent.kind, intent.value, called, returned, True, who)]
+    if intent.kind == "drop" and status == 404:
+        return [Event("read", None, called, returned, True, who)]
+    if intent.kind == "drop" and status == 405:
+        # A blob that turned out to be needed is given back: for a moment it may have been away.
+        return [
+            Event("drop", None, called, returned, False, who),
+            Event("set", HERE, called, returned, False, who),
+        ]
+    return []

@@ -1,0 +1,60 @@
+"""A scenario: everything about a run that is not a choice. Plain data, so that a trace can hold it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from angos.sansio.config import RegistryConfig
+from angos.simulator.world.client import Act
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What the world is like, what may go wrong, and what clients do."""
+
+    clients: tuple[tuple[Act, ...], ...] = ()
+    """For each client its acts, one after the other."""
+    before: tuple[Act, ...] = ()
+    """What one client did before, in peace."""
+    store: Literal["bucket", "disk"] = "bucket"
+    granularity: Literal["coarse", "fine"] = "coarse"
+    """Fine: other tasks may come between two steps of a plan. A bucket has no steps."""
+    replicas: int = 1
+    """Processes that share the store."""
+    faults: tuple[str, ...] = ()
+    faults_max: int = 0
+    lossy_answers: bool = False
+    """Clients may lose an answer although the registry sent it."""
+    leases_granted: bool = False
+    """Nobody is ever kept waiting for a lease: there is no mutual exclusion."""
+    hash_states: bool = True
+    """The driver can export the state of a digest."""
+    tick_ms: int = 1
+    """What passes each time that somebody looks at the clock."""
+    offsets_ms: tuple[int, ...] = ()
+    """How wrong the clock of each replica is."""
+    allow_missing: bool = True
+    """`RegistryConfig.allow_missing_manifest_references`."""
+
+    @property
+    def registry_config(self) -> RegistryConfig:
+        """What the operations are given."""
+        return _CONFIGS[self.allow_missing]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a trace."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Scenario:
+        """From a trace."""
+        known = dict(value)
+        known["clients"] = tuple(tuple(Act(**act) for act in acts) for acts in known.get("clients", ()))
+        known["before"] = tuple(Act(**act) for act in known.get("before", ()))
+        known["faults"] = tuple(known.get("faults", ()))
+        known["offsets_ms"] = tuple(known.get("offsets_ms", ()))
+        return cls(**known)
+
+
+_CONFIGS = {allow: RegistryConfig(allow_missing_manifest_references=allow) for allow in (True, False)}

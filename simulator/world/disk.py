@@ -1,0 +1,261 @@
+"""A disk that forgets what was not synced.
+
+Two layers, as POSIX allows them to differ: the content of a file as it is and as `SyncFile` last saw it; the entries of
+a folder as they are and as `SyncFolder` last saw them. A power cut decides for everything that differs, one by one,
+whether the new, the old or (file content only) something in between is found afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from angos.sansio.disk.steps import (
+    CopyFiles,
+    CreateEmpty,
+    Link,
+    MakeFolder,
+    NameTemporary,
+    Path,
+    Received,
+    ReceiveFile,
+    Remove,
+    RemoveTree,
+    Rename,
+    SizeOf,
+    Step,
+    SyncFile,
+    SyncFolder,
+    Touch,
+    WriteFile,
+)
+from angos.sansio.effects import Key
+from angos.simulator.choices import Choices
+from angos.simulator.world.bodies import ArrivingBody, continued
+from angos.simulator.world.clock import Clock
+
+TEMPORARY = ".temporary"
+
+
+@dataclass(slots=True, eq=False)
+class File:
+    """An inode with content."""
+
+    content: bytes
+    modified_ms: int
+    synced: bytes | None = None
+    """The content that a power cut cannot take; None before the first sync."""
+
+
+@dataclass(slots=True, eq=False)
+class Folder:
+    """An inode with entries."""
+
+    entries: dict[str, File | Folder] = field(default_factory=dict)
+    durable: dict[str, File | Folder] = field(default_factory=dict)
+    """The entries at the last sync."""
+
+
+class Disk:
+    """One file system. Raises `OSError` as a real one does."""
+
+    def __init__(self, clock: Clock, bodies: dict[int, ArrivingBody], *, exports_hash_states: bool = True) -> None:
+        self._clock = clock
+        self._bodies = bodies
+        self._exported = exports_hash_states
+        self._temporaries = 0
+        self.root = Folder()
+        self.touched: list[Key] = []
+        temporary = Folder()
+        self.root.entries[TEMPORARY] = self.root.durable[TEMPORARY] = temporary
+        self._folders: dict[str, Folder] = {"": self.root, TEMPORARY: temporary}
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def file(self, path: str) -> File | None:
+        """The file at this path, None when there is none."""
+        parent, _, name = path.rpartition("/")
+        folder = self._folders.get(parent)
+        found = folder.entries.get(name) if folder is not None else None
+        return found if isinstance(found, File) else None
+
+    def surviving(self, path: str) -> bytes | None:
+        """What the durable layers alone hold at this path."""
+        node: File | Folder | None = self.root
+        for name in path.split("/"):
+            node = node.durable.get(name) if isinstance(node, Folder) else None
+        return node.synced if isinstance(node, File) else None
+
+    def files(self, prefix: str) -> list[str]:
+        """The paths of the files below a prefix that ends with a slash or is empty, sorted; no temporary ones."""
+        folder = self._folders.get(prefix.rstrip("/"))
+        return sorted(_walk(folder, prefix)) if folder is not None else []
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def take(self, step: Step[Any]) -> Any:
+        """Take one step of a plan."""
+        match step:
+            case MakeFolder(path):
+                return self._make_folder(path)
+            case NameTemporary():
+                self._temporaries += 1
+                return Path(f"{TEMPORARY}/{self._temporaries}")
+            case WriteFile(path, content):
+                self._place(path, File(content, self._clock.now_ms))
+                return None
+            case CreateEmpty(path):
+                if self.file(path) is not None:
+                    return False
+                self._place(path, File(b"", self._clock.now_ms, b""))
+                return True
+            case ReceiveFile():
+                return self._receive(step)
+            case CopyFiles(sources, path):
+                content = b"".join(self._existing(source).content for source in sources)
+                self._place(path, File(content, self._clock.now_ms))
+                return None
+            case SizeOf(path):
+                found = self.file(path)
+                return None if found is None else len(found.content)
+            case Touch(path):
+                self._existing(path).modified_ms = self._clock.now_ms
+                return None
+            case Link(source, path):
+                file = self._existing(source)
+                if self.file(path) is not None:
+                    return False
+                self._place(path, file)
+                return True
+            case Rename(source, path):
+                self._place(path, self._existing(source))
+                self._remove(source)
+                return None
+            case Remove(path):
+                self._remove(path)
+                return None
+            case RemoveTree(path):
+                self._remove_tree(path)
+                return None
+            case SyncFile(path):
+                file = self._existing(path)
+                file.synced = file.content
+                return None
+            case SyncFolder(path):
+                if (folder := self._folders.get(path)) is not None:
+                    folder.durable = dict(folder.entries)
+                return None
+        raise TypeError(f"a plan asked for {step!r}, which this disk does not know")
+
+    def _existing(self, path: str) -> File:
+        if (file := self.file(path)) is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        return file
+
+    def _place(self, path: str, file: File) -> None:
+        parent, _, name = path.rpartition("/")
+        folder = self._folders.get(parent)
+        if folder is None:
+            raise FileNotFoundError(errno.ENOENT, "no such folder", parent)
+        if isinstance(folder.entries.get(name), Folder):
+            raise IsADirectoryError(errno.EISDIR, "is a folder", path)
+        folder.entries[name] = file
+        if parent != TEMPORARY:
+            self.touched.append(Key(path))
+
+    def _make_folder(self, path: str) -> Literal["made", "exists", "no parent"]:
+        if path in self._folders:
+            return "exists"
+        parent, _, name = path.rpartition("/")
+        above = self._folders.get(parent)
+        if above is None:
+            return "no parent"
+        if name in above.entries:
+            raise FileExistsError(errno.EEXIST, "a file is where a folder has to be", path)
+        above.entries[name] = self._folders[path] = Folder()
+        return "made"
+
+    def _receive(self, step: ReceiveFile) -> Received:
+        if self._folders.get(step.path.rpartition("/")[0]) is None:
+            raise FileNotFoundError(errno.ENOENT, "no such folder", step.path)
+        content, whole = self._bodies[step.body].receive(step.size_max)
+        self._place(step.path, File(content, self._clock.now_ms))
+        hashes = tuple(continued(state, content, exported=self._exported) for state in step.hashes)
+        return Received(len(content), hashes, whole)
+
+    def _remove(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        folder = self._folders.get(parent)
+        if folder is not None and isinstance(folder.entries.get(name), File):
+            del folder.entries[name]
+
+    def _remove_tree(self, path: str) -> None:
+        folder = self._folders.get(path)
+        if folder is None:
+            return
+        for name in list(folder.entries):
+            self._remove(f"{path}/{name}")
+            self._remove_tree(f"{path}/{name}")
+        parent, _, name = path.rpartition("/")
+        del self._folders[parent].entries[name]
+        del self._folders[path]
+
+    # --- power cuts ---------------------------------------------------------------------------------------------------
+
+    def cut_power(self, choices: Choices) -> None:
+        """Everything that is not durable is kept, dropped or torn; then the disk is what a restart finds."""
+        fate = choices.pick("power-cut", 3)  # all of it kept, all of it lost, each for itself
+        settled: set[int] = set()
+        self._settle("", self.root, choices, fate, settled)
+        temporary = self._folders[TEMPORARY]
+        temporary.entries.clear()
+        temporary.durable.clear()
+        self._folders = {}
+        self._index("", self.root)
+        self.touched.extend(Key(path) for path in self.files(""))
+
+    def _settle(self, path: str, folder: Folder, choices: Choices, fate: int, settled: set[int]) -> None:
+        for name in sorted(folder.entries.keys() | folder.durable.keys()):
+            now, before = folder.entries.get(name), folder.durable.get(name)
+            if now is not before:
+                if fate == 1 or (fate == 2 and path != TEMPORARY and choices.pick("entry", 2)):
+                    now = before
+                if now is None:
+                    folder.entries.pop(name, None)
+                else:
+                    folder.entries[name] = now
+            if isinstance(now, Folder):
+                self._settle(f"{path}/{name}" if path else name, now, choices, fate, settled)
+            elif now is not None and id(now) not in settled:
+                settled.add(id(now))
+                _settle_content(now, choices, fate)
+        folder.durable = dict(folder.entries)
+
+    def _index(self, path: str, folder: Folder) -> None:
+        self._folders[path] = folder
+        for name, node in folder.entries.items():
+            if isinstance(node, Folder):
+                self._index(f"{path}/{name}" if path else name, node)
+
+
+def _settle_content(file: File, choices: Choices, fate: int) -> None:
+    if file.synced != file.content and fate:
+        kind = 1 if fate == 1 else choices.pick("content", 4)
+        if kind == 1:  # the old content; a file that was never synced has its length at best
+            file.content = file.synced if file.synced is not None else b""
+        elif kind == 2:  # a sector boundary went through it
+            file.content = file.content[: len(file.content) // 2]
+        elif kind == 3:  # the length got there, the bytes did not
+            file.content = bytes(len(file.content))
+    file.synced = file.content
+
+
+def _walk(folder: Folder, prefix: str) -> Iterator[str]:
+    for name, node in folder.entries.items():
+        if isinstance(node, Folder):
+            if name != TEMPORARY:
+                yield from _walk(node, f"{prefix}{name}/")
+        else:
+            yield prefix + name

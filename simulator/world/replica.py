@@ -1,0 +1,40 @@
+"""The neighbours of a run, put together: storage, clock, leases, bodies, and the processes that share them."""
+
+from __future__ import annotations
+
+from angos.simulator.scenario import Scenario
+from angos.simulator.world.bodies import ArrivingBody, SyntheticBody
+from angos.simulator.world.clock import Clock
+from angos.simulator.world.directory import DirectoryWorld
+from angos.simulator.world.leases import Leases
+from angos.simulator.world.store import KeyWorld
+
+
+class World:
+    """Everything outside the core. What a process keeps in memory is known here by the name of the process only."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.replicas = tuple(f"replica-{number}" for number in range(scenario.replicas))
+        offsets_ms = dict(zip(self.replicas, scenario.offsets_ms, strict=False))
+        self.clock = Clock(tick_ms=scenario.tick_ms, offsets_ms=offsets_ms)
+        self.leases = Leases(always_granted=scenario.leases_granted)
+        self.bodies: dict[int, ArrivingBody] = {}
+        self.disk: DirectoryWorld | None = None
+        self._ids = 0
+        self.store: KeyWorld | DirectoryWorld
+        if scenario.store == "disk":
+            self.disk = DirectoryWorld(self.clock, self.bodies, exports_hash_states=scenario.hash_states)
+            self.store = self.disk
+        else:
+            self.store = KeyWorld(self.clock, self.bodies, exports_hash_states=scenario.hash_states)
+
+    def open_body(self, body: SyntheticBody) -> int:
+        """A handle for a body that begins to arrive."""
+        handle = len(self.bodies)
+        self.bodies[handle] = ArrivingBody(body)
+        return handle
+
+    def draw_id(self) -> str:
+        """A UUID that was never drawn before, the same in every run."""
+        self._ids += 1
+        return f"00000000-0000-4000-8000-{self._ids:012x}"

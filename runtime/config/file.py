@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +50,10 @@ def read_files(files: Sequence[Path]) -> Table:
 
     Raises `BadConfiguration` for files that cannot be read or are not TOML.
     """
+    if not files:
+        return Table({}, "")
+    import tomllib  # not needed without files, and slow to import
+
     merged: dict[str, Table | Found] = {}
     problems = []
     for file in files:
@@ -68,7 +71,7 @@ def read_files(files: Sequence[Path]) -> Table:
             merged = _merge(merged, _attributed(content, str(file)))
     if problems:
         raise BadConfiguration(problems)
-    return Table(merged, str(files[-1]) if files else "")
+    return Table(merged, str(files[-1]))
 
 
 def _attributed(content: dict[str, object], file: str) -> dict[str, Table | Found]:

@@ -21,7 +21,7 @@ from angos.runtime.hashing import Hasher, hex_of
 from angos.runtime.stores.disk_steps import Disk, DiskPlan, check_cancelled_here, storage_error
 from angos.runtime.stores.folder_listings import ON_LOOP_ENTRIES, FolderListings, Patience, TooLong
 from angos.runtime.stores.received_file import ReceivedFile
-from angos.runtime.stores.verified_values import VerifiedValues, stamp_of
+from angos.runtime.stores.remembered_values import RememberedValues, stamp_of
 from angos.sansio.disk import plans
 from angos.sansio.effects import (
     CreateKeys,
@@ -89,7 +89,7 @@ class DirectoryStore:
         self._disk.prepare()
         self._folders = plans.Folders()
         self._listings = FolderListings()
-        self._verified = VerifiedValues()
+        self._remembered = RememberedValues()
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
@@ -98,22 +98,22 @@ class DirectoryStore:
         key = effect.key
         full = self._disk.full(key)
         try:
-            if key in self._verified:
-                value = self._verified.get(key, stamp_of(os.stat(full)))
+            if key in self._remembered:
+                value = self._remembered.get(key, stamp_of(os.stat(full)))
                 if value is not None:
                     return value
             opened = _open(full)
         except (FileNotFoundError, NotADirectoryError):
-            self._verified.drop(key)
+            self._remembered.drop(key)
             return None
         except OSError as error:
             raise storage_error(f"reading {key}", error) from error
         if opened is None:
             return None
-        descriptor, stat = opened
-        if stat.st_size > READ_ON_LOOP_BYTES:
-            return self._read_large(key, descriptor, stat)
-        return self._read_opened(key, descriptor, stat)
+        if opened[1].st_size > READ_ON_LOOP_BYTES:
+            os.close(opened[0])
+            return _in_thread(f"reading {key}", lambda: self._read_large(key, full))
+        return self._read_opened(key, *opened)
 
     def _read_opened(self, key: Key, descriptor: int, stat: os.stat_result) -> bytes:
         try:
@@ -122,18 +122,17 @@ class DirectoryStore:
             raise storage_error(f"reading {key}", error) from error
         finally:
             os.close(descriptor)
-        if (digest := parse_blob_key(key)) is not None:
-            if hex_of(digest.algorithm, value) != digest.hex:
-                raise StorageCorrupt(f"the stored bytes of {digest} have another digest")
-            self._verified.keep(key, stamp_of(stat), value)
+        if (digest := parse_blob_key(key)) is not None and hex_of(digest.algorithm, value) != digest.hex:
+            raise StorageCorrupt(f"the stored bytes of {digest} have another digest")
+        self._remembered.keep(key, stamp_of(stat), value)
         return value
 
-    async def _read_large(self, key: Key, descriptor: int, stat: os.stat_result) -> bytes:
+    def _read_large(self, key: Key, full: str) -> bytes | None:
         try:
-            work = Disowned(descriptor)
-            return await run_sync(lambda: self._read_opened(key, work.take(), stat))
-        finally:
-            work.close()
+            opened = _open(full)
+        except FileNotFoundError:  # deleted since we looked
+            return None
+        return None if opened is None else self._read_opened(key, *opened)
 
     def stat_key(self, effect: StatKey) -> Stat | None:
         """`StatKey`."""
@@ -234,25 +233,6 @@ class DirectoryStore:
         if isinstance(error, FileNotFoundError):
             self._folders.forget()
             self._disk.make_temporary_folder()
-
-
-class Disowned:
-    """A descriptor that is closed by the thread that takes it or, if none ever does, by us."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-
-    def take(self) -> int:
-        """The descriptor, now the caller's."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
-            raise ValueError("taken already")
-        return descriptor
-
-    def close(self) -> None:
-        """Close what nobody took."""
-        if self._descriptor is not None:
-            os.close(self.take())
 
 
 class _Staging:

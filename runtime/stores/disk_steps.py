@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import shutil
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -44,6 +43,7 @@ TEMPORARY_FOLDER = ".tmp"
 TEMPORARY_AGE_SECONDS = 24 * 3600  # no plan takes that long; another process may be running the younger ones
 OPEN_FILES_MAX = 16  # of one plan, kept open between writing and syncing
 COPY_BYTES = 8 << 20
+REMOVALS_MAX = 10  # tries to remove a folder that others still write into
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
@@ -335,13 +335,14 @@ class DiskPlan(Generic[T]):
 
     def remove_tree(self, step: RemoveTree) -> None:
         full = self._full(step.path)
-        while True:
+        self.published = True
+        for _ in range(REMOVALS_MAX):
             try:
-                return shutil.rmtree(full)
-            except (FileNotFoundError, NotADirectoryError):
-                # Either all of it is gone, or another request removes it at the same time.
-                if not os.path.lexists(full):
-                    return None
+                return _remove_tree(full)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:  # another request just put something there
+                    raise
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
 
     def sync_file(self, step: SyncFile) -> None:
         full = self._full(step.path)
@@ -405,5 +406,19 @@ def check_cancelled_here() -> None:
 def _remove_if_there(full: str) -> None:
     try:
         os.unlink(full)
+    except FileNotFoundError:
+        return
+
+
+def _remove_tree(full: str) -> None:
+    """Remove a folder with all in it, following no link. Others may be removing it at the same time."""
+    try:
+        with os.scandir(full) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    _remove_tree(entry.path)
+                else:
+                    _remove_if_there(entry.path)
+        os.rmdir(full)
     except FileNotFoundError:
         return

@@ -1,0 +1,79 @@
+"""What the README and the pages below docs/ say that can be compared with the program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from angos.runtime.config.schema import SCHEMA, Value
+from angos.sansio.errors import Code
+
+ROOT = Path(__file__).parents[3]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
+def test_files_of_the_project_that_a_page_names_are_there(page: Path) -> None:
+    paths = re.findall(r"`((?:sansio|runtime|simulator|tests|benchmarks|docs)/[\w./-]+)`", page.read_text())
+    written_by_running = {"benchmarks/results/"}
+    assert [path for path in paths if not (ROOT / path).exists() and path not in written_by_running] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
+def test_make_targets_that_a_page_names_exist(page: Path) -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = re.findall(r"(?:`|^|\$ )make ([a-z]+)", page.read_text(), re.MULTILINE)
+    assert set(named) <= set(phony.split())
+
+
+def test_every_error_code_is_in_the_reference() -> None:
+    text = (ROOT / "docs/reference/http-api.md").read_text()
+    assert [code for code in get_args(Code) if re.search(rf"\b{code}\b", text) is None] == []
+
+
+def test_options_of_the_server_command_are_those_of_the_reference() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "angos.runtime", "server", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    described = (ROOT / "docs/reference/command-line.md").read_text()
+    options = set(re.findall(r"--[a-z][a-z-]+", shown))
+    assert options
+    assert options - set(re.findall(r"--[a-z][a-z-]+", described)) == set()
+
+
+def test_library_example_of_the_readme_prints_what_it_says() -> None:
+    text = (ROOT / "README.md").read_text()
+    program, output = re.findall(r"```python\n(.*?)```\n.*?```text\n(.*?)```", text, re.DOTALL)[-1]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(program, "README.md", "exec"), {})
+    assert printed.getvalue() == output
+
+
+def test_configuration_keys_of_the_reference_are_those_that_exist() -> None:
+    text = (ROOT / "docs/reference/configuration.md").read_text()
+    described = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    existing: set[str] = set()
+    for section in SCHEMA.values():
+        table = section if not isinstance(section, Value) else {}
+        existing |= set(table.get("fs", table))
+    assert described == existing

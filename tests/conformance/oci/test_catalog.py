@@ -62,7 +62,7 @@ def test_n_zero_of_the_catalogue_is_empty_without_link(client: Client, names: li
     assert names
 
 
-@pytest.mark.parametrize("n", ["-1", "abc", "", "1.5"])
+@pytest.mark.parametrize("n", ["-1", "abc", "1.5"])
 def test_an_n_of_the_catalogue_that_is_no_number_is_refused(client: Client, n: str) -> None:
     refused(client.get(f"/v2/_catalog?n={n}"), 400, "UNSUPPORTED")
 

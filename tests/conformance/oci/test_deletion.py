@@ -122,7 +122,8 @@ def test_deletes_are_visible_at_once_to_other_connections(repository: Repository
             target = repository.manifest("latest" if round_number % 2 else pushed["digest"])
             assert client.delete(target).status == 202
             refused(observer.get(repository.manifest("latest")), 404)
-            assert observer.get(repository.path("tags/list")).json["tags"] == []
+            listed = observer.get(repository.path("tags/list"))
+            assert listed.status == 404 or listed.json["tags"] == []
 
 
 def test_the_last_manifest_may_go(repository: Repository, client: Client) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from angos.sansio.effects import HashState, Key, ListKeys, Part, Prefix, ReadKey, StorageCorrupt
 from angos.sansio.oci.digest import HEX_LENGTH
+from angos.sansio.together import together
 
 LISTING_LIMIT = 10_000
 
@@ -76,7 +77,7 @@ class UploadSession:
     prefix: Prefix
     started_ms: int
     algorithm: str | None
-    """The digest algorithm that the client announced when it began."""
+    """The digest algorithm that the client announced when it began: a hint what to compute on the way."""
     offsets: tuple[int, ...]
     """Where its chunks begin, ascending."""
     last: Chunk | None
@@ -126,15 +127,31 @@ async def load_session(prefix: Prefix) -> UploadSession | None:
     if started is None:
         return None
     last = await load_chunk(prefix, offsets[-1]) if offsets else None
+    if offsets and last is None:
+        return None  # finished or cancelled between the listing and the look
     return UploadSession(prefix, started[0], started[1], tuple(offsets), last)
 
 
-async def load_chunk(prefix: Prefix, offset: int) -> Chunk:
-    """One chunk of an upload whose key has been listed."""
+async def load_chunk(prefix: Prefix, offset: int) -> Chunk | None:
+    """One chunk of an upload whose key has been listed; None when the upload has been discarded since."""
     value = await ReadKey(chunk_key(prefix, offset))
-    if value is None:
-        raise StorageCorrupt(f"the record of an upload's chunk at {offset} is gone")
-    return Chunk.parse(offset, value)
+    return None if value is None else Chunk.parse(offset, value)
+
+
+async def load_parts(session: UploadSession) -> tuple[Part, ...] | None:
+    """The parts of an upload in order; None when they are not one gapless chain any more.
+
+    Chunks are only ever removed all together, but a removal need not survive a power cut: what is left of an upload
+    that was finished before may be any of its chunks. Its digests would vouch for bytes that are not there.
+    """
+    chunks = await together(load_chunk(session.prefix, offset) for offset in session.offsets[:-1])
+    end, parts = 0, []
+    for chunk in (*chunks, session.last) if session.last is not None else ():
+        if chunk is None or chunk.offset != end:
+            return None
+        end = chunk.end
+        parts.append(chunk.part)
+    return tuple(parts)
 
 
 def _parse_offset(text: str) -> int | None:

@@ -38,8 +38,7 @@ from angos.sansio.oci.content_range import ContentRange
 from angos.sansio.oci.digest import Digest, parse_algorithm
 from angos.sansio.oci.reference import Namespace, parse_namespace
 from angos.sansio.scopes import leased
-from angos.sansio.together import together
-from angos.sansio.upload_session import Chunk, UploadSession, chunk_key, load_chunk, load_session, session_key
+from angos.sansio.upload_session import Chunk, UploadSession, chunk_key, load_parts, load_session, session_key
 
 MOUNT_CANDIDATES_MAX = 32  # namespaces tried for a mount that names none
 
@@ -166,9 +165,6 @@ async def finish_upload(
             if await blob_is_readable(namespace, digest) and await StatKey(layout.blob_key(digest)) is not None:
                 return _blob_created(namespace, digest)
             raise _upload_unknown(upload_id)
-        if session.algorithm is not None and session.algorithm != digest.algorithm:
-            message = f"the upload was opened for {session.algorithm}, not for {digest.algorithm}"
-            raise RegistryError(400, "DIGEST_INVALID", message)
         _check_order(namespace, upload_id, session, content_range)
         parts = await _take_last_bytes(namespace, upload_id, session, request, content_range, digest, config)
         if not await PromoteParts(session.prefix, parts, layout.blob_key(digest)):
@@ -190,7 +186,10 @@ async def _take_last_bytes(
     config: RegistryConfig,
 ) -> tuple[Part, ...]:
     """The parts of the blob, checked against its digest. After a refusal the upload is as it was."""
-    parts = await _parts(session)
+    parts = await load_parts(session)
+    if parts is None:
+        await DiscardUpload(session.prefix)
+        raise _upload_unknown(upload_id)
     if request.content_length == 0 and parts:
         found = _hex(session.last.hashes if session.last is not None else (), digest.algorithm)
         found = found or await HashParts(session.prefix, parts, digest.algorithm)
@@ -239,13 +238,6 @@ async def _load(namespace: Namespace, upload_id: str) -> UploadSession:
     if session is None:
         raise _upload_unknown(upload_id)
     return session
-
-
-async def _parts(session: UploadSession) -> tuple[Part, ...]:
-    if session.last is None:
-        return ()
-    earlier = await together(load_chunk(session.prefix, offset) for offset in session.offsets[:-1])
-    return (*(chunk.part for chunk in earlier), session.last.part)
 
 
 async def _stage_next(

@@ -33,7 +33,7 @@ def _pair(item: str) -> tuple[str, str]:
     return unquote(name), unquote(value)
 
 
-_NUMBER = re.compile(r"[0-9]{1,18}")
+_NUMBER = re.compile(r"[0-9]{1,100}")
 
 
 def page_size(query: Query, *, default: int, largest: int) -> int:

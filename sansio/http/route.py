@@ -99,7 +99,7 @@ def parse_endpoint(path: str) -> Endpoint:
     if (fixed := _FIXED.get(path)) is not None:
         return fixed
     if "%" in path:
-        path = _decoded(path)
+        path = unquote(path)  # what is not UTF-8 becomes a character that no name may have
     if not path.startswith("/v2/"):
         raise _no_endpoint(path)
     components = path[4:].split("/")
@@ -117,13 +117,6 @@ def parse_endpoint(path: str) -> Endpoint:
         case [*name, "blobs", digest] if name:
             return Blob(_namespace(name), _digest(digest))
     raise _no_endpoint(path)
-
-
-def _decoded(path: str) -> str:
-    try:
-        return unquote(path, errors="strict")
-    except UnicodeDecodeError:
-        raise _no_endpoint(path) from None
 
 
 def _no_endpoint(path: str) -> RegistryError:

@@ -134,7 +134,7 @@ class Connection:
         try:
             response = await surroundings.application.respond(request, body)
         except Exception:
-            _log.exception("%s %s failed", head.method, head.target)
+            _log.exception("%s %s failed", head.method, _path(head))
             response, failed = _internal_error(), True
         if body.failure is not None:
             response = error_answer(400, "UNSUPPORTED", f"the request body cannot be decoded: {body.failure}")
@@ -144,7 +144,7 @@ class Connection:
         try:
             await self._write(response, head.method, close=not keep)
         except AnswerImpossible as error:
-            _log.error("%s %s cannot be answered: %s", head.method, head.target, error)
+            _log.error("%s %s cannot be answered: %s", head.method, _path(head), error)
             keep, response = False, _internal_error()
             await self._write(response, head.method, close=True)
         if surroundings.options.access_log:
@@ -187,7 +187,7 @@ class Connection:
             "%s %s %s %d %s %.1fms",
             self._channel.peer,
             head.method,
-            head.target,
+            _path(head),
             response.status,
             response.content_length,
             (time.perf_counter() - began) * 1000,
@@ -200,6 +200,11 @@ def _check_head_size(pending: bytes, end: int, options: ServerOptions) -> None:
         raise HeadRefused(414, f"the request line is longer than {options.request_line_size_max} bytes")
     if (end + 4 if end >= 0 else len(pending)) > options.head_size_max:
         raise HeadRefused(431, f"the request head is longer than {options.head_size_max} bytes")
+
+
+def _path(head: Head) -> str:
+    """For logs: a query may hold a token."""
+    return head.target.partition("?")[0]
 
 
 def _internal_error() -> Response:

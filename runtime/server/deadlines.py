@@ -1,7 +1,6 @@
-"""Timeouts without timers: every connection notes until when it may wait, and one task looks around once a second.
+"""Timeouts without timers: every connection notes until when it may wait, and one task looks around now and then.
 
-A request that never waits long costs two assignments. A timeout may strike up to a second late, which no limit here
-minds.
+A request that never waits long costs two assignments. A timeout may strike a second late, which no limit here minds.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import anyio
 
 from angos.runtime.server.channel import Channel
 
-SWEEP_SECONDS: Final = 1.0
 _NEVER: Final = float("inf")
 
 
@@ -80,10 +78,10 @@ class Deadline:
             self.channel.end_receiving()
 
 
-async def sweep(deadlines: set[Deadline]) -> None:
-    """Expire what is overdue, for ever."""
+async def sweep(deadlines: set[Deadline], seconds: float) -> None:
+    """Expire what is overdue, for ever, looking around after this many seconds."""
     while True:
-        await anyio.sleep(SWEEP_SECONDS)
+        await anyio.sleep(seconds)
         now = time.monotonic()
         for deadline in [deadline for deadline in deadlines if deadline.at <= now]:
             deadline.expire()

@@ -51,6 +51,8 @@ class ServerOptions:
     """How long a client that still sends is listened to after the last answer, so that it gets to see that answer."""
     linger_size_max: int = 64 * MIB
     """How much such a client may send in that time."""
+    sweep_seconds: float = 1.0
+    """How often overdue connections are looked for, so how late a timeout may strike."""
     connections_max: int | None = None
     """For each worker. None: three quarters of the open files that the system allows."""
     transfer_threads: int = 16

@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 from angos.runtime.server.application import Application
 from angos.runtime.server.channel import PlainChannel
 from angos.runtime.server.connection import Connection, Surroundings
-from angos.runtime.server.deadlines import SWEEP_SECONDS, Wait, sweep
+from angos.runtime.server.deadlines import Wait, sweep
 from angos.runtime.server.framing import ParseFields
 from angos.runtime.server.limits import ServerOptions, connections_allowed, raise_descriptor_limit
 from angos.runtime.server.response_writer import format_head
@@ -31,6 +31,7 @@ ACCEPTS_MAX: Final = 64  # connections accepted before others get their turn
 PAUSE_SECONDS_MIN: Final = 0.05  # after a failed accept, doubled up to the maximum
 PAUSE_SECONDS_MAX: Final = 1.0
 REFUSED_MAX: Final = 64  # refused connections that are kept open for a moment
+REFUSED_SECONDS: Final = 1.0  # how long that is, at least
 DRAIN_LOOK_SECONDS: Final = 0.02
 
 _log = logging.getLogger("angos.server")
@@ -129,7 +130,7 @@ async def serve(
     )
     try:
         async with anyio.create_task_group() as connections, anyio.create_task_group() as housekeeping:
-            housekeeping.start_soon(sweep, surroundings.deadlines)
+            housekeeping.start_soon(sweep, surroundings.deadlines, options.sweep_seconds)
             acceptor = _Acceptor(surroundings, connections)
             with CancelScope() as accepting:
                 async with anyio.create_task_group() as listeners:
@@ -266,7 +267,7 @@ class _Acceptor:
             self._full = True
             _log.warning("%d connections are open, further ones are refused", self._connections_max)
         now = time.monotonic()
-        while self._refused and (len(self._refused) >= REFUSED_MAX or self._refused[0][0] <= now - SWEEP_SECONDS):
+        while self._refused and (len(self._refused) >= REFUSED_MAX or self._refused[0][0] <= now - REFUSED_SECONDS):
             self._refused.popleft()[1].close()
         try:
             connected.setblocking(False)

@@ -1,0 +1,73 @@
+"""A server in a thread of the test process, with a stand-in behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from angos.runtime.server.application import Application
+from angos.runtime.server.limits import ServerOptions
+from angos.runtime.server.listener import bind, serve
+from tests.conformance.server.stand_in import StandIn
+from tests.conformance.server.wire import Wire
+
+StartServer = Callable[..., "RunningServer"]
+
+
+class RunningServer:
+    """Serves on a free port of 127.0.0.1 from construction until `stop`."""
+
+    def __init__(self, portal: BlockingPortal, loop: str, stand_in: StandIn, options: ServerOptions) -> None:
+        self.loop = loop
+        self.stand_in = stand_in
+        self.options = options
+        sockets = bind(options)
+        self.address: tuple[str, int] = sockets[0].getsockname()[:2]
+        self._portal = portal
+        self._stop: anyio.Event = portal.call(anyio.Event)
+        ready = anyio_ready = portal.call(anyio.Event)
+        application: Application = stand_in
+        self.ended: Future[Any] = portal.start_task_soon(
+            partial(serve, application, options, sockets=sockets, stop=self._stop, on_ready=anyio_ready.set)
+        )
+        portal.call(ready.wait)
+
+    def connect(self, receive_buffer: int | None = None) -> Wire:
+        """A new connection to it."""
+        return Wire(self.address, receive_buffer)
+
+    def begin_stop(self) -> None:
+        """Tell it to stop."""
+        self._portal.call(self._stop.set)
+
+    def stop(self) -> None:
+        """Tell it to stop and wait for its end; it must end without a failure."""
+        self.begin_stop()
+        self.ended.result(timeout=30)
+
+
+@contextmanager
+def starting_servers(loop: str, folder: Path) -> Iterator[StartServer]:
+    """Gives a function that starts servers; all of them are stopped at the end."""
+    started: list[RunningServer] = []
+    with start_blocking_portal(backend=loop) as portal:
+
+        def start(**limits: Any) -> RunningServer:
+            options = ServerOptions(**{"port": 0, "sweep_seconds": 0.05, "drain_seconds": 5.0, **limits})
+            server = RunningServer(portal, loop, StandIn(folder), options)
+            started.append(server)
+            return server
+
+        try:
+            yield start
+        finally:
+            for server in started:
+                if not server.ended.done():
+                    server.stop()

@@ -1,0 +1,138 @@
+"""An application that is no registry: every path shows one behaviour that the server has to cope with."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+
+from angos.runtime.server.application import RequestBody
+from angos.sansio.effects import BodyInterrupted, BodyTooLarge, Key
+from angos.sansio.http.message import Absent, FromKey, Inline, Request, Response, Slices
+
+SMALL = b"small" * 120
+
+
+class OpenedFile:
+    """A file of the folder, opened for sending."""
+
+    def __init__(self, path: Path, claimed_size: int | None) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self.descriptor).st_size if claimed_size is None else claimed_size
+        self.closed = False
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+        os.close(self.descriptor)
+
+
+class StandIn:
+    """Paths: see the methods. What the application was asked is kept for the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.requests: list[Request] = []
+        self.opened: list[OpenedFile] = []
+        self.claimed_size: int | None = None
+        """Makes `open_content` lie about sizes."""
+        self.working = 0
+        """Requests that are being answered."""
+
+    async def respond(self, request: Request, body: RequestBody) -> Response:
+        self.requests.append(request)
+        self.working += 1
+        try:
+            split = urlsplit(request.target)
+            query = {name: values[0] for name, values in parse_qs(split.query).items()}
+            return await self._respond(split.path.strip("/").split("/")[0], query, request, body)
+        finally:
+            self.working -= 1
+
+    def open_content(self, key: Key) -> OpenedFile | None:
+        if key == "broken":
+            raise OSError(errno.EIO, "input/output error")
+        path = self.folder / key
+        if not path.exists():
+            return None
+        opened = OpenedFile(path, self.claimed_size)
+        self.opened.append(opened)
+        return opened
+
+    async def _respond(self, path: str, query: dict[str, str], request: Request, body: RequestBody) -> Response:
+        match path:
+            case "small":
+                value = SMALL if request.method != "HEAD" else b""
+                return Response(200, (("Content-Type", "text/plain"),), Inline(value) if value else Absent(len(SMALL)))
+            case "inline":
+                return Response(200, (), Inline(b"i" * int(query["size"])))
+            case "status":
+                return Response(int(query["code"]), (), Inline(query.get("body", "").encode()))
+            case "file":
+                start = int(query.get("start", 0))
+                return Response(200, (), FromKey(Key(query["name"]), start, int(query["length"])))
+            case "slices":
+                spans = tuple(tuple(map(int, span.split("-"))) for span in query["spans"].split(","))
+                slices = tuple((f"<{start}>".encode(), start, length) for start, length in spans)
+                return Response(206, (), Slices(Key(query["name"]), slices, query.get("closing", "").encode()))
+            case "receive":
+                return await _receive(query, body)
+            case "read":
+                return await _read(int(query.get("max", 1 << 30)), body)
+            case "ignore":
+                return Response(202)
+            case "fail":
+                raise RuntimeError("a secret that no client may see")
+            case "wait":
+                await anyio.sleep(float(query["seconds"]))
+                return Response(200, (), Inline(b"waited"))
+            case "header":
+                return Response(200, (("X-Value", query["value"]),))
+            case "absent":
+                return Response(200, (), Absent(10))
+            case "process":
+                return Response(200, (), Inline(str(os.getpid()).encode()))
+            case _:
+                return Response(404, (), Inline(b"{}"))
+
+
+async def _receive(query: dict[str, str], body: RequestBody) -> Response:
+    """Gives size and digest of what arrived, and whether it was whole."""
+    digest = hashlib.sha256()
+    size = calls = 0
+    fail_at = int(query.get("fail", -1))
+
+    def sink(views: Sequence[memoryview]) -> None:
+        nonlocal size, calls
+        calls += 1
+        for view in views:
+            digest.update(view)
+            size += len(view)
+        if 0 <= fail_at <= size:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    size_max = int(query["max"]) if "max" in query else None
+    try:
+        whole = await body.receive(sink, size_max)
+    except BodyTooLarge as error:
+        return Response(413, (), Inline(str(error).encode()))
+    except OSError as error:
+        return Response(507, (), Inline(str(error.strerror).encode()))
+    found = {"whole": whole, "size": size, "sha256": digest.hexdigest(), "calls": calls}
+    return Response(201, (), Inline(json.dumps(found).encode()))
+
+
+async def _read(size_max: int, body: RequestBody) -> Response:
+    """Gives the body back."""
+    try:
+        return Response(200, (), Inline(await body.read(size_max)))
+    except BodyTooLarge as error:
+        return Response(413, (), Inline(str(error).encode()))
+    except BodyInterrupted as error:
+        return Response(400, (), Inline(str(error).encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from angos.runtime.server.application import Application
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.listener import bind, serve
 from tests.conformance.server.stand_in import StandIn
-from tests.conformance.server.wire import Wire
+from tests.conformance.server.wire import PATIENCE_SECONDS, Wire
 
 StartServer = Callable[..., "RunningServer"]
 
@@ -42,6 +43,13 @@ class RunningServer:
     def connect(self, receive_buffer: int | None = None) -> Wire:
         """A new connection to it."""
         return Wire(self.address, receive_buffer)
+
+    def wait_until(self, condition: Callable[[StandIn], bool]) -> None:
+        """Until the stand-in is in this state; fails rather than waiting for ever."""
+        ends = time.monotonic() + PATIENCE_SECONDS
+        while not condition(self.stand_in):
+            assert time.monotonic() < ends, "the server does not get there"
+            time.sleep(0.01)
 
     def begin_stop(self) -> None:
         """Tell it to stop."""

@@ -45,6 +45,10 @@ class StandIn:
         self.working = 0
         """Requests that are being answered."""
 
+    def all_closed(self) -> bool:
+        """Every file that was opened for the server was closed by it."""
+        return all(opened.closed for opened in self.opened)
+
     async def respond(self, request: Request, body: RequestBody) -> Response:
         self.requests.append(request)
         self.working += 1

@@ -64,7 +64,7 @@ class Wire:
         self.ask(target, *fields, method=method)
         return self.answer(head_only=method == "HEAD")
 
-    def ask(self, target: str, *fields: str, method: str = "GET", body: bytes = b"") -> None:
+    def ask(self, target: str = "/small", *fields: str, method: str = "GET", body: bytes = b"") -> None:
         """Send a request; a body needs its own framing field."""
         lines = [f"{method} {target} HTTP/1.1", "Host: test", *fields, "", ""]
         self.send("\r\n".join(lines).encode() + body)

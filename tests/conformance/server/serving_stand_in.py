@@ -1,0 +1,36 @@
+"""``python -m tests.conformance.server.serving_stand_in LOOP WORKERS FOLDER``: a stand-in in processes of its own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from angos.runtime.server.application import Application
+from angos.runtime.server.limits import ServerOptions
+from angos.runtime.server.workers import run
+from tests.conformance.server.stand_in import StandIn
+
+
+def main() -> int:
+    loop, workers, folder = sys.argv[1:]
+    logging.basicConfig(level=logging.INFO)
+
+    @asynccontextmanager
+    async def make_application() -> AsyncIterator[Application]:
+        yield StandIn(Path(folder))
+        print("application left", flush=True)  # noqa: T201
+
+    options = ServerOptions(port=0, workers=int(workers), drain_seconds=10)
+    return run(
+        make_application,
+        options,
+        loop="trio" if loop == "trio" else "asyncio",
+        on_ready=lambda urls: print(*urls, flush=True),  # noqa: T201
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Worker processes: one port, restarts, signals, and an end for everybody."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conformance.server.wire import PATIENCE_SECONDS, Wire
+
+
+class Processes:
+    """A parent with its workers."""
+
+    def __init__(self, loop: str, workers: int, folder: Path) -> None:
+        command = [sys.executable, "-m", "tests.conformance.server.serving_stand_in", loop, str(workers), str(folder)]
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self.parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.parent.stdout is not None
+        split = urlsplit(self.parent.stdout.readline().strip())
+        assert split.hostname is not None, self.log.read_text()
+        assert split.port is not None
+        self.address = (split.hostname, split.port)
+        self._seen: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing outlives the test, whatever it did."""
+        for process in (self.parent.pid, *self._seen):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self.parent.wait()
+        assert self.parent.stdout is not None
+        self.parent.stdout.close()
+
+    def ask_process(self) -> int:
+        """Which process answers a new connection."""
+        with Wire(self.address) as wire:
+            process = int(wire.get("/process").body)
+        self._seen.add(process)
+        return process
+
+    def find_processes(self, count: int) -> set[int]:
+        """The processes that answer new connections, once they are as many."""
+        found: set[int] = set()
+        for _ in tries():
+            with contextlib.suppress(ConnectionError, EOFError):
+                found.add(self.ask_process())
+            if len(found) == count:
+                return found
+        raise AssertionError(f"only {found} answer")
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal to the parent and give its exit code."""
+        self.parent.send_signal(number)
+        return self.parent.wait(timeout=PATIENCE_SECONDS)
+
+
+def tries() -> Iterator[None]:
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < ends:
+        yield
+        time.sleep(0.02)
+
+
+def is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    # An orphan that nobody has waited for yet is as good as gone.
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_lets_requests_in_flight_end(loop: str, workers: int, number: signal.Signals, tmp_path: Path) -> None:
+    with Processes(loop, workers, tmp_path) as processes:
+        answering = processes.find_processes(workers)
+        with Wire(processes.address) as idle, Wire(processes.address) as wire:
+            idle.get()
+            wire.get()
+            wire.ask("/wait?seconds=0.5")
+            assert processes.end(number) == 0
+            answer = wire.answer()
+            assert (answer.body, answer.closes) == (b"waited", True)
+            assert idle.is_closed()
+        assert all(is_gone(process) for process in answering)
+        assert processes.parent.stdout is not None
+        assert processes.parent.stdout.read() == "application left\n" * workers
+        assert "Traceback" not in processes.log.read_text()
+
+
+def test_a_second_signal_ends_at_once(loop: str, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        with Processes(loop, workers, tmp_path) as processes, Wire(processes.address) as wire:
+            wire.get()
+            wire.ask("/wait?seconds=3600")
+            processes.parent.send_signal(signal.SIGTERM)
+            for _ in tries():
+                # Only once nobody accepts any more has the first signal been seen by all.
+                with contextlib.suppress(ConnectionError, EOFError):
+                    processes.ask_process()
+                    continue
+                break
+            assert processes.end(signal.SIGTERM) == 0
+            assert wire.is_closed()
+
+
+def test_a_worker_that_dies_is_replaced(loop: str, tmp_path: Path) -> None:
+    with Processes(loop, 2, tmp_path) as processes:
+        before = processes.find_processes(2)
+        killed = min(before)
+        os.kill(killed, signal.SIGKILL)
+        for _ in tries():
+            with contextlib.suppress(ConnectionError, EOFError):
+                if processes.ask_process() not in before:
+                    break
+        else:
+            pytest.fail(processes.log.read_text())
+        assert processes.end(signal.SIGTERM) == 0
+        assert f"(process {killed}) ended unexpectedly, killed by SIGKILL" in processes.log.read_text()
+
+
+def test_workers_end_with_their_parent(loop: str, tmp_path: Path) -> None:
+    with Processes(loop, 2, tmp_path) as processes:
+        workers = processes.find_processes(2)
+        processes.parent.kill()
+        processes.parent.wait()
+        for _ in tries():
+            if all(is_gone(process) for process in workers):
+                break
+        else:
+            pytest.fail("the workers go on")
+        assert "the parent process is gone" in processes.log.read_text()

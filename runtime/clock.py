@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import anyio
+
 from angos.sansio.effects import ReadClock, Sleep
 
 

@@ -10,10 +10,11 @@ from collections.abc import Coroutine, Iterator
 from types import CoroutineType
 from typing import Any, Protocol, TypeVar
 
-from angos.sansio.effects import Effect, EffectError, OperationCancelled, Together
-from angos.sansio.operation import Done, Operation
 from anyio import CancelScope, create_task_group, current_time
 from anyio.lowlevel import checkpoint
+
+from angos.sansio.effects import Effect, EffectError, OperationCancelled, Together
+from angos.sansio.operation import Done, Operation
 
 T = TypeVar("T")
 

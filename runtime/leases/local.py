@@ -7,8 +7,9 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from angos.sansio.effects import AcquireLease, ReleaseLease
 from anyio import Event, current_time, move_on_after
+
+from angos.sansio.effects import AcquireLease, ReleaseLease
 
 SWEEP_ABOVE = 1000  # names held; lapsed ones are looked for only then
 

@@ -199,7 +199,7 @@ def _read(folder: str, stamp: tuple[int, int], patience: Patience | None) -> Lis
                     folders.append(name)
                 if patience is not None:
                     patience.use(1)
-    except FileNotFoundError:  # removed since we looked
+    except (FileNotFoundError, NotADirectoryError):  # removed since we looked; a key
         return ABSENT
     files.sort()
     folders.sort()

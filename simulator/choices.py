@@ -85,7 +85,7 @@ class Prioritised:
 
 
 class Drawn:
-    """Lets something else decide, such as hypothesis: ``Drawn(lambda what, count: data.draw(integers(0, count-1)))``."""
+    """Lets something else decide, such as hypothesis: it gives a number from 0 to `count` - 1."""
 
     def __init__(self, draw: Callable[[str, int], int]) -> None:
         self._draw = draw

@@ -7,7 +7,7 @@ cannot be applied late, and a disk does not apply anything late.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, ClassVar
 
 from angos.sansio.effects import (
@@ -202,8 +202,8 @@ STALLS_MS = (6_000, 61_000, 3_600_000)  # longer than the wait for a lease, than
 SKEWS_MS = (-1, 1, -3_600_000, 3_600_000)
 
 
-@lru_cache(maxsize=None)
-def possible(effect: type[Effect[Any]], enabled: tuple[str, ...], *, bucket: bool) -> tuple[str, ...]:
+@cache
+def possible(effect: type[Any], enabled: tuple[str, ...], *, bucket: bool) -> tuple[str, ...]:
     """What can happen to such an effect in a scenario, the calm option first."""
     chosen = [name for name in enabled if FAULTS[name].strikes(effect)]
     chosen = [name for name in chosen if bucket or not FAULTS[name].bucket_only]

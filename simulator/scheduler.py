@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from angos.sansio import registry
@@ -47,6 +48,7 @@ from angos.simulator.world.bodies import BodyReadTwice
 from angos.simulator.world.client import Act, Call, Script, Shared, play
 from angos.simulator.world.directory import Finished, RunningPlan
 from angos.simulator.world.replica import World
+from angos.simulator.world.store import KeyWorld
 
 STEPS_MAX = 20_000
 PLAN_STEPS_MAX = 24  # a crash or a failure is placed among so many first steps of a plan
@@ -72,7 +74,6 @@ class Exchange:
     called: int = 0
     effects: int = 0
     faulty: bool = False
-    tasks: list[Task] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +114,14 @@ class Task:
 class Simulation:
     """One run. `run` plays it to its end and gives the violation that was found, if any."""
 
-    def __init__(self, scenario: Scenario, choices: Choices, *, timeline: Timeline | None = None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        choices: Choices,
+        *,
+        timeline: Timeline | None = None,
+        stop_at: int | None = None,
+    ) -> None:
         self.scenario = scenario
         self.choices = choices
         self.timeline = timeline
@@ -126,8 +134,11 @@ class Simulation:
         self.fired: Counter[str] = Counter()
         self.cells: set[tuple[str, str]] = set()
         """Where an operation was suspended when a fault struck it, and which one."""
-        self.stop_at: int | None = None
+        self.stop_at = stop_at
         """Stop before this step, for looking around."""
+        self._steps_max = stop_at or STEPS_MAX
+        self._touched = self.world.store.touched
+        self._faults_possible = bool(scenario.faults)
         self._ready: list[Task] = []
         self._asleep: list[Task] = []
         self._late: list[tuple[Effect[Any], str]] = []
@@ -139,6 +150,8 @@ class Simulation:
         self._options: dict[type[Effect[Any]], tuple[str, tuple[str, ...]]] = {}
         self._fine = scenario.granularity == "fine" and scenario.store == "disk"
         self._bucket = scenario.store == "bucket"
+        # What a bucket applies needs nobody but the bucket.
+        self._direct = self.world.store.performers if isinstance(self.world.store, KeyWorld) else {}
         self._performers: dict[type[Effect[Any]], Callable[[Task, Any], None]] = {
             AcquireLease: self._acquire_lease,
             ReleaseLease: self._release_lease,
@@ -165,6 +178,9 @@ class Simulation:
             return violation
         except _Stopped:
             return None
+        finally:
+            if self.stop_at is None:
+                self._close()
         return None
 
     def begin(self, name: str, acts: tuple[Act, ...], *, replica: int = 0) -> None:
@@ -189,12 +205,14 @@ class Simulation:
         self.choices, self._faults_left = before, faults
 
     def look_around(self) -> None:
-        """The end of a run: a power cut at rest on a disk, then everybody looks at everything, and the oracle judges."""
+        """The end of a run: on a disk a power cut at rest; then everything is read once more, and the oracle judges."""
+        faulty = bool(self.fired)
         if self.world.disk is not None and "crash" in self.scenario.faults:
             self._cut_power()
+            faulty = True
         self.calls(self.invariants.audit())
         self.invariants.judge()
-        self.invariants.at_rest(self.world.leases.held(self.world.clock.now_ms), faulty=bool(self.fired))
+        self.invariants.at_rest(self.world.leases.held(self.world.clock.now_ms), faulty=faulty)
 
     def _play_in_peace(self, acts: tuple[Act, ...], name: str) -> None:
         if acts:
@@ -202,6 +220,11 @@ class Simulation:
             self.begin(name, acts)
             self.settle()
             self.choices = before
+
+    def waiting(self) -> list[str]:
+        """Where each operation in flight is suspended."""
+        tasks = [*self._ready, *self._asleep, *self._parents()]
+        return [f"{task.name} waits at {where}" for task in tasks if (where := task.operation.where())]
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -214,71 +237,85 @@ class Simulation:
             self._pass_time()
             return True
         self.steps += 1
-        if self.stop_at is not None and self.steps >= self.stop_at:
-            raise _Stopped
-        if self.steps > STEPS_MAX:
-            where = "; ".join(f"{task.name} at {task.operation.where()}" for task in [*ready, *self._asleep])
-            raise Violation("no end", f"after {STEPS_MAX} steps the run is still going on: {where}")
-        count = len(ready) + len(late) + (1 if self._asleep else 0)
+        if self.steps >= self._steps_max:
+            self._too_many_steps()
+        others = len(late) + (1 if self._asleep else 0)
+        count = len(ready) + others
         last = self._last
         if last is not None and last in ready:
             # The calm option is to go on with the same task.
             chosen = self.choices.pick("next", count) if count > 1 else 0
-            position = ready.index(last)
             if chosen == 0:
-                chosen = position
-            elif chosen <= position:
-                chosen -= 1
-        else:
-            chosen = self.choices.pick("turn", count) if count > 1 else 0
-        if chosen < len(ready):
-            task = ready[chosen]
-            if task is not last:
-                if last is not None and last.effect is not None and last in ready:
+                task = last
+            elif chosen < len(ready):
+                position = ready.index(last)
+                task = ready[chosen - 1 if chosen <= position else chosen]
+                if last.effect is not None:
                     self.switches += 1
                 self._last = task
-            self._step_task(task)
-        elif chosen < len(ready) + len(late):
-            effect, process = late.pop(chosen - len(ready))
-            self._apply_late(effect, process)
+            else:
+                self._step_other(chosen - len(ready))
+                return True
         else:
-            self._pass_time()
-        if self.world.store.touched:
-            self.invariants.touched()
-        return True
+            chosen = self.choices.pick("turn", count) if count > 1 else 0
+            if chosen >= len(ready):
+                self._step_other(chosen - len(ready))
+                return True
+            self._last = task = ready[chosen]
 
-    def _step_task(self, task: Task) -> None:
         effect = task.effect
         if effect is None:
             if task.group is None:
                 task.exchange.called = self.steps
             self._resume(task, None)
-            if (effect := task.effect) is None:
-                return
-        if task.plan is not None:
-            self._step_plan(task)
-            return
-        if task.repeat is not None:
-            self._apply_again(task, effect)
-            return
-        fault = "none" if task.stalled else self._pick_fault(task, effect)
-        if fault != "none":
-            self._strike(task, effect, fault)
-            return
-        task.stalled = False
-        self._apply(task, effect)
+            effect = task.effect
+        if effect is not None:
+            if task.plan is not None:
+                self._step_plan(task)
+            elif task.repeat is not None:
+                self._apply_again(task, effect)
+            else:
+                fault = self._pick_fault(task, effect) if self._faults_possible and not task.stalled else "none"
+                if fault == "none":
+                    task.stalled = False
+                    self._apply(task, effect)
+                else:
+                    self._strike(task, effect, fault)
+        if self._touched:
+            self.invariants.touched()
+        return True
+
+    def _step_other(self, number: int) -> None:
+        """Something that no task does: a late effect is applied, or time passes."""
+        if number < len(self._late):
+            self._apply_late(*self._late.pop(number))
+            if self._touched:
+                self.invariants.touched()
+        else:
+            self._pass_time()
+
+    def _too_many_steps(self) -> None:
+        if self.stop_at is not None:
+            raise _Stopped
+        where = "; ".join(f"{task.name} at {task.operation.where()}" for task in [*self._ready, *self._asleep])
+        raise Violation("no end", f"after {STEPS_MAX} steps the run is still going on: {where}")
 
     def _apply(self, task: Task, effect: Effect[Any]) -> None:
-        performer = self._performers.get(type(effect))
-        if performer is not None:
-            performer(task, effect)
-            return
-        if self._fine and (plan := self.world.disk.plan(effect, task.exchange.replica) if self.world.disk else None):
-            task.plan, task.doom = plan, None
-            self._step_plan(task)
-            return
+        kind = type(effect)
         try:
-            reply = self.world.store.apply(effect, task.exchange.replica)
+            if (direct := self._direct.get(kind)) is not None:
+                reply = direct(effect)
+            elif (performer := self._performers.get(kind)) is not None:
+                performer(task, effect)
+                return
+            else:
+                if self._fine and self.world.disk is not None:
+                    plan = self.world.disk.plan(effect, task.exchange.replica)
+                    if plan is not None:
+                        task.plan, task.doom = plan, None
+                        self._step_plan(task)
+                        return
+                reply = self.world.store.apply(effect, task.exchange.replica)
         except EffectError as error:
             self._fail(task, error)
         except BodyReadTwice:
@@ -296,7 +333,10 @@ class Simulation:
         except Exception as error:
             raise self._broken(task, error) from error
         else:
-            self._issued(task, step)
+            if type(step) is Done:
+                self._ended(task, step.value, None)
+            else:
+                self._issued(task, step)  # type: ignore[arg-type]
 
     def _fail(self, task: Task, error: BaseException) -> None:
         if self.timeline is not None:
@@ -308,18 +348,17 @@ class Simulation:
         except Exception as broken:
             raise self._broken(task, broken) from broken
         else:
-            self._issued(task, step)
+            if isinstance(step, Done):
+                self._ended(task, step.value, None)
+            else:
+                self._issued(task, step)
 
-    def _issued(self, task: Task, step: Effect[Any] | Done[Any]) -> None:
-        if type(step) is Done:
-            self._ended(task, step.value, None)
-            return
-        assert isinstance(step, Effect)
-        task.effect = step
+    def _issued(self, task: Task, effect: Effect[Any]) -> None:
+        task.effect = effect
         task.exchange.effects += 1
         self.effects += 1
         if self.timeline is not None:
-            self.timeline.issued(self.steps, self.world.clock.now_ms, task.name, step, task.operation.where())
+            self.timeline.issued(self.steps, self.world.clock.now_ms, task.name, effect, task.operation.where())
 
     # --- faults -------------------------------------------------------------------------------------------------------
 
@@ -394,7 +433,9 @@ class Simulation:
                     self._step_plan(task)
             return
         # Before the effect, after it, or (several entries) in the middle of it.
-        moment = self.choices.pick("moment", 3) if self._bucket and not isinstance(effect, tuple(self._performers)) else 0
+        moment = (
+            self.choices.pick("moment", 3) if self._bucket and not isinstance(effect, tuple(self._performers)) else 0
+        )
         if moment:
             self._apply_quietly(effect if moment == 1 else self._part_of(effect), task.exchange.replica)
         self._end_processes(task, fault)
@@ -406,7 +447,9 @@ class Simulation:
             self._cut_power()
 
     def _kill(self, replica: str) -> None:
-        self._abandon([task for task in [*self._ready, *self._asleep, *self._parents()] if task.exchange.replica == replica])
+        self._abandon(
+            [task for task in [*self._ready, *self._asleep, *self._parents()] if task.exchange.replica == replica]
+        )
         self.world.store.kill(replica)
 
     def _cut_power(self) -> None:
@@ -414,6 +457,9 @@ class Simulation:
         if self.timeline is not None:
             self.timeline.note(self.steps, self.world.clock.now_ms, "the power is cut")
         doomed = [*self._ready, *self._asleep, *self._parents()]
+        if not self._bucket:
+            exchanges = {id(task.exchange): task.exchange for task in doomed}
+            self.history.power_cut([exchange.call.intents for exchange in exchanges.values()], self.steps)
         self._abandon(doomed, then=self._lose_everything)
 
     def _lose_everything(self) -> None:
@@ -429,7 +475,7 @@ class Simulation:
         found: dict[int, Task] = {}
         for task in [*self._ready, *self._asleep]:
             while task.group is not None:
-                task = task.group.parent  # noqa: PLW2901
+                task = task.group.parent
                 found[id(task)] = task
         return list(found.values())
 
@@ -439,15 +485,15 @@ class Simulation:
             if task.plan is not None:
                 task.plan.abandon()
             try:
+                _abandon_children(task.effect)
                 task.operation.abandon()
             except RuntimeError as error:
                 where = f"{task.exchange.call.method} {task.exchange.call.target}"
-                raise Violation("cleans up in a crash", f"{where} asks for effects while its process dies: {error}") from error
+                raise Violation(
+                    "cleans up in a crash", f"{where} asks for effects while its process dies: {error}"
+                ) from error
             exchanges[id(task.exchange)] = task.exchange
         gone = {id(task) for task in tasks}
-        for group in {id(task.group): task.group for task in tasks if task.group is not None}.values():
-            for _, operation in group.waiting:
-                operation.abandon()
         self._ready = [task for task in self._ready if id(task) not in gone]
         self._asleep = [task for task in self._asleep if id(task) not in gone]
         if then is not None:
@@ -455,16 +501,25 @@ class Simulation:
         for exchange in exchanges.values():
             self._tell(exchange, None)
 
+    def _close(self) -> None:
+        """Drop what is in flight when a run ends early."""
+        for task in [*self._ready, *self._asleep, *self._parents()]:
+            if task.plan is not None:
+                task.plan.abandon()
+            try:
+                _abandon_children(task.effect)
+                task.operation.abandon()
+            except (RuntimeError, ValueError):
+                continue  # the run has already failed for another reason
+
     def _use_up_body(self, effect: Effect[Any]) -> None:
         if isinstance(effect, StageBody):
             self.world.bodies[effect.body].read_once = True
 
     def _apply_quietly(self, effect: Effect[Any], process: str) -> None:
         """Apply an effect whose outcome nobody learns."""
-        try:
+        with suppress(EffectError):
             self.world.store.apply(effect, process)
-        except EffectError:
-            pass
 
     def _apply_late(self, effect: Effect[Any], process: str) -> None:
         if self.timeline is not None:
@@ -489,7 +544,8 @@ class Simulation:
                 return CreateKeys(tuple(entry for entry in entries if self.choices.pick("entry", 2)))
             case DeleteKeys(keys):
                 return DeleteKeys(tuple(key for key in keys if self.choices.pick("entry", 2)))
-        return effect
+            case _:
+                return effect
 
     # --- plans on a disk ----------------------------------------------------------------------------------------------
 
@@ -727,6 +783,12 @@ class _Stopped(Exception):
     """The step at which somebody wanted to look around."""
 
 
+def _abandon_children(effect: Effect[Any] | None) -> None:
+    """Those that have not begun. Abandoning an operation that is a task of its own, too, does no harm."""
+    if isinstance(effect, Together):
+        for operation in effect.operations:
+            operation.abandon()
+
+
 def _script(calls: list[Call]) -> Script:
-    for call in calls:
-        yield call
+    yield from calls

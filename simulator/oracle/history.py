@@ -65,6 +65,23 @@ class History:
             for event in _events(intent, called, returned, answer, who):
                 self.registers.setdefault(intent.register, []).append(event)
 
+    def power_cut(self, unanswered: list[tuple[Intent, ...]], now: int) -> None:
+        """The power is cut while these requests are unanswered.
+
+        On a disk a name can be read before it is durable. Who read what nobody had acknowledged yet may find the value
+        of before again: a read is not a promise, a 201 is. So registers that were being written may go back, but never
+        behind what had been acknowledged.
+        """
+        for register in sorted(
+            {intent.register for intents in unanswered for intent in intents if intent.kind != "read"}
+        ):
+            events = self.registers.setdefault(register, [])
+            certain = [event for event in events if event.required and event.kind != "read"]
+            before: dict[str | None, None] = {event.value if event.kind == "set" else None: None for event in certain}
+            if not certain:
+                before[None] = None
+            events += [Event("set", value, now, now, False, "power cut") for value in before]
+
     def wanted(self, register: Register, kinds: tuple[str, ...]) -> bool:
         """Whether somebody did, or tried, one of these."""
         return any(event.kind in kinds for event in self.registers.get(register, ()))
@@ -84,7 +101,7 @@ def _events(intent: Intent, called: int, returned: int, answer: Answer | None, w
         return [Event("read", seen, called, returned, True, who)]
     if unknown:
         return [Event(intent.kind, intent.value, called, math.inf, False, who)]
-    if status in (201, 202, 204):
+    if status == 201 or (intent.kind != "set" and status in (202, 204)):
         return [Event(intent.kind, intent.value, called, returned, True, who)]
     if intent.kind == "drop" and status == 404:
         return [Event("read", None, called, returned, True, who)]

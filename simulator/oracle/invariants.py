@@ -7,6 +7,8 @@ operations: whether a manifest is complete is found by reading keys.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from functools import lru_cache
 from typing import Protocol
 
 from angos.sansio import layout
@@ -19,6 +21,8 @@ from angos.simulator.oracle.history import Answer, History, Intent, Register
 from angos.simulator.oracle.linearizable import is_linearizable
 from angos.simulator.world.bodies import hexdigest
 from angos.simulator.world.client import Call, descriptors, offset_of
+
+APPENDING = ("PATCH", "PUT")
 
 EFFECTS_MAX = 150
 """Of one request in these small worlds, fan-out included. A loop that does not end shows here first."""
@@ -55,6 +59,7 @@ class Invariants:
         self._told_at: dict[str, int] = {}
         self._ending: set[str] = set()
         self._finished: dict[str, int] = {}
+        self._appending: Counter[str] = Counter()
         self._calls: dict[Register, None] = {}
 
     # --- after every applied effect -----------------------------------------------------------------------------------
@@ -118,13 +123,16 @@ class Invariants:
                 self._written.add((intent.register[1], intent.register[2]))
         if call.upload and (call.method == "DELETE" or (call.method == "PUT" and "digest=" in call.target)):
             self._ending.add(call.upload)
+        if call.upload and call.method in APPENDING:
+            self._appending[call.upload] += 1
 
     def answered(self, call: Call, response: Response, answer: Answer, *, effects: int, faulty: bool) -> None:
         """The registry has decided on an answer."""
         what = f"{call.method} {call.target}"
         if effects > EFFECTS_MAX:
             raise Violation("too much work", f"{what} took {effects} effects, {EFFECTS_MAX} are allowed")
-        if answer.status >= 500 and not faulty:
+        if answer.status >= 500 and not faulty and call.upload not in self._ending:
+            # An upload that somebody ends at this moment may be unavailable to others: its folder goes away under them.
             raise Violation("needless failure", f"{what} was answered {answer.status}, and nothing had failed")
         if answer.status == 500:
             raise Violation("internal error", f"{what} was answered 500: {answer.body[:200]!r}")
@@ -141,7 +149,7 @@ class Invariants:
                     self._check_acknowledged(intent.register, intent.value or "")
             if "mount=" in call.target and not any(digest in call.target for _, digest in self._written):
                 raise Violation("seen across namespaces", f"{what} mounts a blob that nobody ever pushed")
-        if call.upload and "range" in answer.headers:
+        if call.upload and "range" in answer.headers and call.upload not in self._ending and not self._is_raced(call):
             self._check_offset(call.upload, what, offset_of(answer))
 
     def _check_error_body(self, what: str, answer: Answer) -> None:
@@ -178,14 +186,18 @@ class Invariants:
             names += self._store.names(layout.tag_history_prefix(namespace, tag))
             names = [name for name in names if name.endswith(ending) and ".set." in name]
             if not any(self._store.surviving(name) is not None for name in names):
-                raise Violation("acknowledged, not durable", f"{rest[0]} of {namespace} was acknowledged, as {value[:19]}")
+                raise Violation(
+                    "acknowledged, not durable", f"{rest[0]} of {namespace} was acknowledged, as {value[:19]}"
+                )
         for key in keys:
             if self._store.surviving(key) is None:
                 raise Violation("acknowledged, not durable", f"a 201 was sent, and a power cut would take {key}")
 
+    def _is_raced(self, call: Call) -> bool:
+        """Somebody else appends at this moment: his chunk can be seen before it is durable, and is not promised."""
+        return self._appending[call.upload] > (call.method in APPENDING)
+
     def _check_offset(self, upload: str, what: str, offset: int) -> None:
-        if upload in self._ending:
-            return
         prefix = layout.upload_prefix(*_parse_upload(upload))
         durable = 0
         for name in self._store.names(prefix):
@@ -194,7 +206,7 @@ class Invariants:
             if kind != "chunk" or value is None:
                 continue
             try:
-                chunk = Chunk.parse(int(rest, 16), value)
+                chunk = _parse_chunk(int(rest, 16), value)
             except EffectError:
                 raise Violation("wrong bytes", f"the chunk record {name} cannot be read") from None
             part = self._store.surviving(f"{prefix}part.{chunk.part.name}")
@@ -205,9 +217,12 @@ class Invariants:
 
     def told(self, call: Call, answer: Answer | None, called: int, returned: int, who: str) -> None:
         """A client was given this answer, or none."""
-        if answer is None or not call.upload:
-            return
         upload = call.upload
+        raced = bool(upload) and self._is_raced(call)
+        if upload and call.method in APPENDING:
+            self._appending[upload] -= 1
+        if answer is None or not upload:
+            return
         if call.method == "PUT" and answer.status == 201:
             self._finished[upload] = returned
         if upload in self._ending:
@@ -215,7 +230,7 @@ class Invariants:
         known = self._uploads.get(upload, -1)
         if answer.status == 404 and known >= 0:
             raise Violation("upload lost", f"{call.method} {upload} is unknown after {known} bytes were acknowledged")
-        if answer.status in (202, 204) and "range" in answer.headers:
+        if answer.status in (202, 204) and not raced and "range" in answer.headers:
             offset = offset_of(answer)
             if offset < known and called > self._told_at.get(upload, returned):
                 raise Violation("offset went back", f"{upload} had {known} bytes and now says {offset}")
@@ -227,10 +242,7 @@ class Invariants:
 
     def audit(self) -> list[Call]:
         """The requests whose answers show the final value of every register that anybody used."""
-        calls = []
-        for register in sorted(self._calls):
-            calls.append(_read_call(register))
-        return calls
+        return [_read_call(register) for register in sorted(self._calls)]
 
     def judge(self) -> None:
         """Everything that clients were told must have an order that explains it."""
@@ -260,9 +272,11 @@ class Invariants:
             if kind == "rev" and (digest := layout.parse_revision_name(rest)) is not None:
                 self._check_complete(namespace, digest)
             elif kind == "sub" and (digest := layout.parse_referrer_name(rest.rpartition("/")[2])) is not None:
-                if self._store.get(layout.revision_key(namespace, digest)) is None:
-                    what = f"a referrer record of {namespace} names {_short(digest)}, which was deleted"
-                    raise Violation("dangling", what)
+                self._check_record(namespace, digest)
+
+    def _check_record(self, namespace: Namespace, digest: Digest) -> None:
+        if self._store.get(layout.revision_key(namespace, digest)) is None:
+            raise Violation("dangling", f"a referrer record of {namespace} names {_short(digest)}, which was deleted")
 
     def _check_complete(self, namespace: Namespace, manifest: Digest) -> None:
         """The blobs that were readable when the image was pushed still are, unless somebody deleted them."""
@@ -271,11 +285,19 @@ class Invariants:
         for descriptor in descriptors(body):
             digest = Digest.parse(descriptor["digest"])
             register = ("blob", namespace, str(digest))
-            acknowledged = [event for event in self._history.registers.get(register, ()) if event.kind == "set" and event.required]
+            acknowledged = [
+                event for event in self._history.registers.get(register, ()) if event.kind == "set" and event.required
+            ]
             if not acknowledged or register in self._dropped:
                 continue
-            if self._store.get(layout.owner_key(digest, namespace)) is None or self._store.get(layout.blob_key(digest)) is None:
+            if (
+                self._store.get(layout.owner_key(digest, namespace)) is None
+                or self._store.get(layout.blob_key(digest)) is None
+            ):
                 raise Violation("incomplete image", f"{_short(manifest)} of {namespace} lost its blob {_short(digest)}")
+
+
+_parse_chunk = lru_cache(maxsize=4096)(Chunk.parse)
 
 
 def _parse_name(key: str) -> tuple[Namespace, str, str]:

@@ -16,6 +16,7 @@ from angos.simulator.world.bodies import SyntheticBody
 from angos.simulator.world.images import NAMESPACES, TAGS, Blob, Image, blob, image
 
 ATTEMPTS_MAX = 3
+NO_BODY = SyntheticBody()
 
 Form = Literal["post", "put", "patch", "chunks"]
 FORMS: tuple[Form, ...] = ("post", "put", "patch", "chunks")
@@ -30,7 +31,7 @@ class Call:
     method: str
     target: str
     headers: tuple[tuple[str, str], ...] = ()
-    body: SyntheticBody = SyntheticBody()
+    body: SyntheticBody = NO_BODY
     intents: tuple[Intent, ...] = ()
     upload: str = ""
     """The location of the upload that the request is about."""
@@ -100,7 +101,7 @@ def put_manifest(act: Act, shared: Shared) -> Script:
 def mount_blob(act: Act, shared: Shared) -> Script:
     """Mount a blob of another namespace; push it when the registry would rather have the bytes."""
     namespace, wanted = NAMESPACES[act.namespace], blob(act.item)
-    target = f"/v2/{namespace}/blobs/uploads/?mount={wanted.digest}&from={NAMESPACES[act.other]}"
+    target = f"/v2/{namespace}/blobs/uploads/?mount={wanted.digest}&from={NAMESPACES[act.other % len(NAMESPACES)]}"
     answer = yield Call("POST", target, intents=(_set("blob", namespace, wanted.digest),))
     if answer is not None and answer.status == 202:
         location = answer.headers.get("location", "")

@@ -15,6 +15,7 @@ from angos.sansio.disk.steps import (
     Link,
     MakeFolder,
     NameTemporary,
+    Path,
     ReceiveFile,
     Remove,
     Rename,
@@ -118,7 +119,7 @@ class RunningPlan:
     def _clean_up(self) -> None:
         """Whoever runs a plan removes its temporary files when it fails (`NameTemporary`)."""
         for path in self._temporaries:
-            self._disk.take(Remove(plans.Path(path)))
+            self._disk.take(Remove(Path(path)))
 
 
 def effect_error(error: OSError) -> EffectError:
@@ -204,4 +205,3 @@ class DirectoryWorld:
         if any(content is None for content in contents):
             return None
         return hexdigest(effect.algorithm, b"".join(content for content in contents if content is not None))
-

@@ -147,7 +147,8 @@ class Disk:
                 if (folder := self._folders.get(path)) is not None:
                     folder.durable = dict(folder.entries)
                 return None
-        raise TypeError(f"a plan asked for {step!r}, which this disk does not know")
+            case _:
+                raise TypeError(f"a plan asked for {step!r}, which this disk does not know")
 
     def _existing(self, path: str) -> File:
         if (file := self.file(path)) is None:

@@ -1,10 +1,10 @@
-"""The tiny universe of a scenario: a few blobs, images made of them, two namespaces, three tags. Collisions are normal."""
+"""The tiny universe of a scenario: a few blobs, images of them, two namespaces, three tags. Collisions are normal."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from angos.sansio.oci.digest import Digest
 from angos.simulator.world.bodies import synthetic
@@ -39,7 +39,7 @@ class Image:
     subject: Digest | None = None
 
 
-@lru_cache(maxsize=None)
+@cache
 def blob(index: int) -> Blob:
     """One of the blobs; the odd-numbered rounds through the list are sha512."""
     size = BLOB_SIZES[index % len(BLOB_SIZES)]
@@ -47,7 +47,7 @@ def blob(index: int) -> Blob:
     return Blob(content, Digest.of(content, "sha512" if index // len(BLOB_SIZES) % 2 else "sha256"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def image(index: int) -> Image:
     """0 and 1 are images that share a layer, 2 refers to 0 as its subject, 3 is an index of 0 and 1."""
     kind, turn = index % 4, index // 4

@@ -76,7 +76,7 @@ class KeyWorld:
         self._sorted: list[str] = []
         self._discarded: dict[str, bytes] = {}  # not necessarily durable: a power cut may bring remains back
         self.touched: list[Key] = []
-        self._performers: dict[type[Effect[Any]], Callable[[Any], Any]] = {
+        self.performers: dict[type[Effect[Any]], Callable[[Any], Any]] = {
             ReadKey: self._read_key,
             StatKey: self._stat_key,
             ListKeys: self._list_keys,
@@ -92,7 +92,7 @@ class KeyWorld:
 
     def apply(self, effect: Effect[Any], process: str) -> Any:
         """See `Store`."""
-        return self._performers[type(effect)](effect)
+        return self.performers[type(effect)](effect)
 
     def get(self, key: str) -> bytes | None:
         """See `Store`."""
@@ -137,7 +137,7 @@ class KeyWorld:
     def _list_keys(self, effect: ListKeys) -> Page:
         names, prefix, limit = self._sorted, effect.prefix, effect.limit
         at = bisect_right(names, prefix + effect.after) if effect.after else bisect_left(names, prefix)
-        found = []
+        found: list[str] = []
         while at < len(names) and names[at].startswith(prefix):
             if len(found) == limit:
                 return Page(tuple(found), True)

@@ -1,0 +1,76 @@
+"""Draws scenarios. Each run first decides what kind of run it is (swarm): which acts occur, which faults are possible
+and how often, which world it is. Runs that all mix everything find less than runs that differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from angos.simulator.choices import Choices, Prioritised, Seeded
+from angos.simulator.faults import FAULTS
+from angos.simulator.scenario import Scenario
+from angos.simulator.world.client import FORMS, SCRIPTS, Act
+from angos.simulator.world.images import NAMESPACES, TAGS
+
+UPLOADING = ("push_blob", "push_image", "join_upload", "cancel_upload", "cancel_other", "mount_blob", "head_blob")
+NAMING = ("push_image", "put_manifest", "delete_manifest", "delete_tag", "pull", "get_manifest", "list_referrers")
+MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(SCRIPTS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A scenario, and how its choices are made."""
+
+    number: int
+    scenario: Scenario
+    fault_rate: float
+    interruptions: int | None
+    """Few interruptions at random points, or None for an even chance at every step."""
+
+    def choices(self) -> Choices:
+        """The choices of this run, from their beginning."""
+        if self.interruptions is None:
+            return Seeded(self.number, fault_rate=self.fault_rate)
+        return Prioritised(self.number, interruptions=self.interruptions, fault_rate=self.fault_rate)
+
+
+def draw(number: int, *, store: Literal["bucket", "disk"] | None = None, faults: bool = True) -> Seed:
+    """The run of this number, the same everywhere."""
+    random = Random(f"scenario {number}")
+    chance = random.random
+    mix = random.choice(MIXES)
+    verbs = random.sample(mix, random.randint(2, min(5, len(mix))))
+    weight = [random.choice((1, 1, 3)) for _ in verbs]
+
+    def act() -> Act:
+        return Act(
+            verb=random.choices(verbs, weight)[0],
+            namespace=0 if chance() < 0.7 else random.randrange(len(NAMESPACES)),
+            tag=random.randrange(len(TAGS)) if chance() < 0.4 else 0,
+            item=random.randrange(4) if chance() < 0.5 else random.randrange(2),
+            form=random.choice(FORMS),
+            cut_at=random.choice((0, 3, 8)) if chance() < 0.2 else None,
+            other=random.randrange(3),
+        )
+
+    chosen = tuple(name for name in FAULTS if chance() < 0.35) if faults and chance() < 0.85 else ()
+    world = store or ("disk" if chance() < 0.4 else "bucket")
+    replicas = random.choice((1, 1, 2, 3))
+    scenario = Scenario(
+        clients=tuple(tuple(act() for _ in range(random.randint(1, 3))) for _ in range(random.choice((1, 2, 2, 3)))),
+        before=tuple(act() for _ in range(random.choice((0, 0, 1, 2)))),
+        store=world,
+        granularity="fine" if chance() < 0.5 else "coarse",
+        replicas=replicas,
+        faults=chosen,
+        faults_max=random.randint(1, 3) if chosen else 0,
+        lossy_answers=bool(chosen) and chance() < 0.3,
+        leases_granted=chance() < 0.3,
+        hash_states=chance() < 0.7,
+        tick_ms=random.choice((0, 1, 1)),
+        offsets_ms=tuple(random.choice((0, 0, -5, 5_000)) for _ in range(replicas)),
+        allow_missing=chance() < 0.6,
+    )
+    interruptions = random.randint(1, 5) if chance() < 0.5 else None
+    return Seed(number, scenario, random.choice((0.01, 0.03, 0.1)), interruptions)

@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,7 +41,7 @@ FAMILIES = [
 def main() -> int:
     """The exit status: 0 when every row could be measured, whatever the figures."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    settings, parser = None, _parser()
+    parser = _parser()
     arguments = parser.parse_args()
     known = [row for family in FAMILIES for row in family.rows]
     wanted = [row for row in arguments.rows.replace(",", " ").split() if row] or known
@@ -49,19 +50,22 @@ def main() -> int:
     families = [family for family in FAMILIES if set(family.rows) & set(wanted)]
     RESULTS.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="stores-", dir=RESULTS))
+    failures: list[str] = []
     try:
         install_missing({program for family in families for program in family.programs})
         require_space(folder, 20 * arguments.size_mib + 2000)
         cores = take_cores()
         settings = Settings(frozenset(wanted), arguments.rounds, arguments.seconds, arguments.size_mib, folder, cores)
-        results = _measure(settings, families)
-    except (Unfit, Unexpected) as error:
-        print("\n".join([f"benchmarks: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        results = _measure(settings, families, failures)
+    except Unfit as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _report(results, settings)
-    return 0
+    for failure in failures:
+        print(f"benchmarks: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,13 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(settings: Settings, families: list[Family]) -> list[Result]:
+def _measure(settings: Settings, families: list[Family], failures: list[str]) -> list[Result]:
+    """Everything that can be measured. What cannot is added to `failures`, and the other rows go on."""
     results = []
     for family in families:
-        start = time.monotonic()
-        measured = family.measure(settings)
-        results.extend(measured)
         names = ", ".join(row for row in family.rows if row in settings.rows)
+        start = time.monotonic()
+        try:
+            results.extend(family.measure(settings))
+        except (Unexpected, OSError, subprocess.SubprocessError) as error:
+            failures.append("\n".join([f"{names}: {error}", *getattr(error, "__notes__", [])]))
         print(f"{names}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
         for path in settings.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()

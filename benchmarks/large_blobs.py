@@ -8,7 +8,6 @@ from contextlib import ExitStack
 
 from angos.sansio.layout import blob_key
 from angos.sansio.oci.digest import Digest
-
 from benchmarks.client import Connection, close_upload, open_upload, patch_upload
 from benchmarks.content import Content, ContentMaker
 from benchmarks.result import Result, Target

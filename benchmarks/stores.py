@@ -7,7 +7,6 @@ from pathlib import Path
 from angos.sansio.layout import tag_folder, tag_reference_key, tags_prefix
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
-
 from benchmarks.client import Connection, push_as_clients_do, push_manifest
 from benchmarks.content import ContentMaker
 from benchmarks.servers import angos

@@ -8,12 +8,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import anyio
 import pytest
 
 from angos.runtime.config.schema import SCHEMA, Value
 from angos.sansio.errors import Code
+from angos.sansio.oci.digest import Digest
 
 ROOT = Path(__file__).parents[3]
 PAGES = [
@@ -77,3 +79,53 @@ def test_configuration_keys_of_the_reference_are_those_that_exist() -> None:
         table = section if not isinstance(section, Value) else {}
         existing |= set(table.get("fs", table))
     assert described == existing
+
+
+def test_asgi_application_of_the_how_to_serves_a_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANGOS_ROOT", str(tmp_path))
+    text = (ROOT / "docs/how-to/use-the-core-under-another-transport.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    module: dict[str, Any] = {"__name__": "example"}
+    exec(compile(program, "application.py", "exec"), module)
+
+    async def ask(method: str, target: str, body: bytes = b"", *fields: tuple[bytes, bytes]) -> tuple[int, bytes]:
+        path, _, query = target.partition("?")
+        arriving: list[dict[str, Any]] = [
+            {"type": "http.request", "body": body[:3], "more_body": True},
+            {"type": "http.request", "body": body[3:]},
+        ]
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return arriving.pop(0)
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": method,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": [(b"content-length", str(len(body)).encode()), *fields],
+        }
+        await module["application"](scope, receive, send)
+        answer = b"".join(message["body"] for message in sent[1:])
+        lengths = [value for name, value in sent[0]["headers"] if name == b"content-length"]
+        assert method == "HEAD" or lengths == [str(len(answer)).encode()]
+        return sent[0]["status"], answer
+
+    digest = Digest.of(b"hello, transport")
+
+    async def push_and_pull() -> None:
+        blob = f"/v2/library/hello/blobs/{digest}"
+        status, _ = await ask("POST", f"/v2/library/hello/blobs/uploads/?digest={digest}", b"hello, transport")
+        assert status == 201
+        assert await ask("GET", blob) == (200, b"hello, transport")
+        assert await ask("HEAD", blob) == (200, b"")
+        assert await ask("GET", blob, b"", (b"range", b"bytes=7-")) == (206, b"transport")
+        status, several = await ask("GET", blob, b"", (b"range", b"bytes=0-1,7-8"))
+        assert (status, several.count(b"Content-Range")) == (206, 2)
+        assert (await ask("GET", "/v2/library/hello/tags/list"))[0] == 404
+
+    anyio.run(push_and_pull)

@@ -43,12 +43,12 @@ class RegistryProcess:
         workers: int = 1,
         port: int = 0,
         arguments: Sequence[str] = (),
-        prefix: Sequence[str] = (),
+        log_path: Path | None = None,
     ) -> Self:
-        """Start a server and wait until it says that it listens. `prefix` is a command to run it under."""
+        """Start a server and wait until it says that it listens. Its log lies beside `root` unless said otherwise."""
         root.mkdir(parents=True, exist_ok=True)
-        log_path = root.parent / f"{root.name}.log"
-        command = [*prefix, sys.executable, "-m", "angos.runtime", "server", "--port", str(port), "--root", str(root)]
+        log_path = log_path or root.parent / f"{root.name}.log"
+        command = [sys.executable, "-m", "angos.runtime", "server", "--port", str(port), "--root", str(root)]
         command += ["--workers", str(workers), "--loop", loop, *arguments]
         with log_path.open("ab") as log:
             process = subprocess.Popen(
@@ -56,7 +56,7 @@ class RegistryProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                cwd=root.parent,
+                cwd=log_path.parent,
                 start_new_session=True,
             )
         registry = cls(process, root, log_path)

@@ -26,6 +26,7 @@ LOOP_SIZE_MAX: Final = 64 << 10  # a body up to this length is not worth a threa
 BUFFER_SIZE: Final = 256 << 10
 TURN_SECONDS: Final = 0.05
 POLL_MILLISECONDS: Final = 3  # shorter than the way back to the loop and into a thread again is not worth it
+FAST_SIZE: Final = 64 << 10  # moved in a turn
 RUNS_MAX: Final = 64  # views handed to the sink at once
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -91,7 +92,7 @@ class BodyReader:
     @property
     def stalled(self) -> bool:
         """The client was given up because it sent nothing."""
-        return self._deadline.expired
+        return self._ended and self._deadline.expired
 
     async def read(self, size_max: int) -> bytes:
         """See `RequestBody`."""
@@ -189,6 +190,7 @@ class BodyReader:
         buffer, view = _buffers.buffer, _buffers.view
         channel = self._channel
         ends = time.monotonic() + TURN_SECONDS
+        moved = 0
         while True:
             # A chunked body may bring bytes of the next request along, a counted one never asks for them.
             room = min(BUFFER_SIZE, self._left) if self._decoder is None else BUFFER_SIZE
@@ -199,6 +201,7 @@ class BodyReader:
                 if not received:
                     break
                 count += received
+            moved += count
             if count:
                 position = self._feed(buffer, view, count)
                 if self.finished:
@@ -209,7 +212,8 @@ class BodyReader:
                 return False
             if time.monotonic() >= ends:
                 return False
-            if received is None and not channel.poll_receivable(POLL_MILLISECONDS):
+            # Only a client that is fast deserves that a thread waits for it.
+            if received is None and not (moved >= FAST_SIZE and channel.poll_receivable(POLL_MILLISECONDS)):
                 return True
 
     def _feed_pending(self) -> None:

@@ -140,7 +140,8 @@ class Connection:
             response = error_answer(400, "UNSUPPORTED", f"the request body cannot be decoded: {body.failure}")
         elif body.stalled:
             response = error_answer(408, "UNSUPPORTED", "the request body did not arrive in time")
-        keep = head.keep_alive and not failed and not surroundings.draining and body.is_reusable()
+        keep = head.keep_alive and not (failed or surroundings.draining or self._deadline.expired)
+        keep = keep and body.is_reusable()
         try:
             await self._write(response, head.method, close=not keep)
         except AnswerImpossible as error:
@@ -149,12 +150,13 @@ class Connection:
             await self._write(response, head.method, close=True)
         if surroundings.options.access_log:
             self._log_access(head, response, began)
-        if not body.finished and not (keep and await body.skip()):
-            self._pending = b""
+        if keep and (body.finished or await body.skip()):
+            self._pending = body.pending
+            return True
+        if head.keep_alive or not body.finished:
+            # The client may be sending: the rest of its body, or the next request.
             await self._linger()
-            return False
-        self._pending = body.pending
-        return keep
+        return False
 
     async def _write(self, response: Response, method: str, *, close: bool) -> None:
         surroundings = self._surroundings

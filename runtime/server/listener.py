@@ -38,7 +38,7 @@ _log = logging.getLogger("angos.server")
 
 
 class ListenError(Exception):
-    """The address cannot be listened on. The text is for the person who starts the server."""
+    """The server cannot start as it is configured. The text is for the person who starts the server."""
 
 
 class StopSignal(Protocol):
@@ -125,9 +125,7 @@ async def serve(
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until `stop` is set, then let requests in flight end and return. Closes the sockets."""
-    surroundings = Surroundings(
-        application, options, _choose_parser(options), CapacityLimiter(options.transfer_threads)
-    )
+    surroundings = Surroundings(application, options, choose_parser(options), CapacityLimiter(options.transfer_threads))
     try:
         async with anyio.create_task_group() as connections, anyio.create_task_group() as housekeeping:
             housekeeping.start_soon(sweep, surroundings.deadlines, options.sweep_seconds)
@@ -202,11 +200,15 @@ async def _drain(surroundings: Surroundings) -> bool:
     return True
 
 
-def _choose_parser(options: ServerOptions) -> ParseFields:
+def choose_parser(options: ServerOptions) -> ParseFields:
+    """The configured head parser; nothing of the other one is imported. Raises `ListenError` when it is missing."""
     if options.head_parser == "httptools":
-        from angos.runtime.server.head_httptools import load_parse_fields
+        from angos.runtime.server.head_httptools import ParserMissing, load_parse_fields
 
-        return load_parse_fields()
+        try:
+            return load_parse_fields()
+        except ParserMissing as error:
+            raise ListenError(str(error)) from error
     from angos.runtime.server.head_h11 import parse_fields
 
     return parse_fields

@@ -25,7 +25,7 @@ import anyio
 
 from angos.runtime.server.application import Application
 from angos.runtime.server.limits import ServerOptions
-from angos.runtime.server.listener import bind, serve_until_signal, url_of
+from angos.runtime.server.listener import bind, choose_parser, serve_until_signal, url_of
 
 MakeApplication = Callable[[], AbstractAsyncContextManager[Application]]
 """Called in the process and on the loop that serves; left when the last request has ended."""
@@ -34,6 +34,8 @@ RESTART_SECONDS_MIN: Final = 0.5  # after a worker died, doubled for each furthe
 RESTART_SECONDS_MAX: Final = 30.0
 STEADY_SECONDS: Final = 60.0  # a worker that lived this long starts the doubling over
 KILL_SECONDS: Final = 10.0  # after the time for draining, workers that still run are killed
+
+_HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 _log = logging.getLogger("angos.server")
 
@@ -48,8 +50,10 @@ def run(
     """Serve until SIGTERM or SIGINT. Gives the exit code.
 
     `on_ready` gets the URLs once every worker accepts connections. Raises
-    `angos.runtime.server.listener.ListenError`.
+    `angos.runtime.server.listener.ListenError`. 1 when workers ended before they had ever been ready: what keeps them
+    from starting will not go away by itself.
     """
+    choose_parser(options)
     if options.workers == 1:
         sockets = bind(options)
         urls = [url_of(bound) for bound in sockets]
@@ -110,11 +114,13 @@ class _Parent:
         self._reserved = bind(options, shared=True, listening=False)
         self._options = replace(options, port=self._reserved[0].getsockname()[1])
         self._workers: dict[int, _Worker] = {}
-        self._ready: set[int] = set()
+        self._ready = 0
         self._pause = RESTART_SECONDS_MIN
         self._restarts: list[tuple[float, int]] = []
         self._stopping: float | None = None
         self._signals = 0
+        self._announced = False
+        self._code = 0
         self._life_read, self._life_write = os.pipe()
         self._ready_read, self._ready_write = os.pipe()
         self._wake_read, self._wake_write = os.pipe()
@@ -123,8 +129,7 @@ class _Parent:
 
     def run(self) -> int:
         before = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
-        handlers = [signal.signal(number, self._note) for number in handled]
+        handlers = [signal.signal(number, self._note) for number in _HANDLED]
         try:
             for number in range(self._options.workers):
                 self._start(number)
@@ -134,11 +139,11 @@ class _Parent:
                 self._hear_ready()
                 self._forward_signals()
                 self._restart()
-            return 0
+            return self._code
         finally:
             for worker in self._workers.values():
                 os.kill(worker.process, signal.SIGKILL)
-            for number, handler in zip(handled, handlers, strict=True):
+            for number, handler in zip(_HANDLED, handlers, strict=True):
                 signal.signal(number, handler)
             signal.set_wakeup_fd(before)
             for bound in self._reserved:
@@ -170,16 +175,19 @@ class _Parent:
         _read_all(self._wake_read)
 
     def _start(self, number: int) -> None:
+        # A signal must not meet the handlers of the parent in the child: it would be noted and never acted upon.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         process = os.fork()
         if process == 0:
-            self._be_worker(number)
+            self._be_worker(number, blocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._workers[process] = _Worker(number, process, time.monotonic())
 
-    def _be_worker(self, number: int) -> NoReturn:
+    def _be_worker(self, number: int, mask: set[signal.Signals | int]) -> NoReturn:
         """In the new process. Never returns into the code of the parent."""
 
         def tell_ready() -> None:
-            os.write(self._ready_write, bytes((number % 256,)))
+            os.write(self._ready_write, b".")
 
         status = 1
         try:
@@ -187,6 +195,7 @@ class _Parent:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for descriptor in (self._life_write, self._ready_read, self._wake_read, self._wake_write):
                 os.close(descriptor)
             sockets = bind(self._options, shared=True)
@@ -218,6 +227,11 @@ class _Parent:
             worker = self._workers.pop(process, None)
             if worker is None or self._stopping is not None:
                 continue
+            if not self._announced:
+                _log.error("worker %d could not start, giving up", worker.number)
+                self._code = 1
+                self._signals += 1
+                continue
             now = time.monotonic()
             if now - worker.started >= STEADY_SECONDS:
                 self._pause = RESTART_SECONDS_MIN
@@ -232,9 +246,9 @@ class _Parent:
             self._pause = min(self._pause * 2, RESTART_SECONDS_MAX)
 
     def _hear_ready(self) -> None:
-        was = len(self._ready)
-        self._ready.update(_read_all(self._ready_read))
-        if was < len(self._ready) == self._options.workers:
+        self._ready += len(_read_all(self._ready_read))
+        if self._ready >= self._options.workers and not self._announced:
+            self._announced = True
             self._on_ready([url_of(bound) for bound in self._reserved])
 
     def _forward_signals(self) -> None:

@@ -1,4 +1,7 @@
-"""``python -m tests.conformance.server.serving_stand_in LOOP WORKERS FOLDER``: a stand-in in processes of its own."""
+"""``python -m tests.conformance.server.serving_stand_in LOOP WORKERS FOLDER``: a stand-in in processes of its own.
+
+When the folder is called ``unusable``, the application cannot start.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ def main() -> int:
 
     @asynccontextmanager
     async def make_application() -> AsyncIterator[Application]:
+        if Path(folder).name == "unusable":
+            raise RuntimeError("cannot start")
         yield StandIn(Path(folder))
         print("application left", flush=True)  # noqa: T201
 

@@ -90,14 +90,14 @@ def test_the_limit_follows_from_the_open_files_allowed() -> None:
 
 def test_the_soft_limit_on_open_files_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(limits.resource, "setrlimit", lambda _, pair: asked.append(pair))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: asked.append(pair))
     for hard, wanted in ((4096, 4096), (resource.RLIM_INFINITY, limits.DESCRIPTORS_WANTED_MAX)):
-        monkeypatch.setattr(limits.resource, "getrlimit", lambda _, hard=hard: (1024, hard))
+        monkeypatch.setattr(resource, "getrlimit", lambda _, hard=hard: (1024, hard))
         assert raise_descriptor_limit() == wanted
         assert asked.pop() == (wanted, hard)
 
     def refuse(_: int, pair: tuple[int, int]) -> None:
         raise ValueError(json.dumps(pair))
 
-    monkeypatch.setattr(limits.resource, "setrlimit", refuse)
+    monkeypatch.setattr(resource, "setrlimit", refuse)
     assert raise_descriptor_limit() == 1024

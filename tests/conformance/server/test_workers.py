@@ -134,6 +134,14 @@ def test_a_worker_that_dies_is_replaced(loop: str, tmp_path: Path) -> None:
         assert f"(process {killed}) ended unexpectedly, killed by SIGKILL" in processes.log.read_text()
 
 
+def test_workers_that_cannot_start_end_everything(loop: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.conformance.server.serving_stand_in", loop, "2", str(tmp_path / "unusable")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "cannot start" in ended.stderr
+    assert "giving up" in ended.stderr
+
+
 def test_workers_end_with_their_parent(loop: str, tmp_path: Path) -> None:
     with Processes(loop, 2, tmp_path) as processes:
         workers = processes.find_processes(2)

@@ -119,7 +119,7 @@ def seconds(value: object) -> float:
     raise NotAllowed("a number of seconds above 0")
 
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:(B)|(?:(K|k|M|G|T)(i?)B))")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([KkMGT])(i?)B|B)?")
 
 
 def size(value: object) -> int:
@@ -128,8 +128,8 @@ def size(value: object) -> int:
     if type(value) is int:
         found = value
     elif isinstance(value, str) and (match := _SIZE.fullmatch(value)):
-        power = "BKMGT".index((match[3] or "B").upper())
-        found = float(match[1]) * (1024 if match[4] else 1000) ** power
+        power = " KMGT".index((match[2] or " ").upper())
+        found = float(match[1]) * (1024 if match[3] else 1000) ** power
     if found >= 1:
         return int(found)
     raise NotAllowed('a size of at least one byte, such as "5MiB" or "100GiB"')

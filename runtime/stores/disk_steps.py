@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 from anyio.from_thread import check_cancelled
 
 from angos.runtime.stores.received_file import ReceivedFile
+from angos.sansio.disk.plans import ROOT
 from angos.sansio.disk.steps import (
     CopyFiles,
     CreateEmpty,
@@ -80,7 +81,7 @@ class Disk:
         """Where a path of the store lies on this machine. ValueError for one that might lead elsewhere."""
         full = f"/{path}"
         # Names of the layout never begin with a dot, so this covers "." and ".." and our own folder too.
-        if "/." in full or "//" in full or "\0" in full:
+        if "/." in full or "//" in full or full[-1] == "/" or "\0" in full:
             raise ValueError(f"{path!r} is no path of a store")
         return self.root + full
 
@@ -230,10 +231,9 @@ class DiskPlan(Generic[T]):
         self._temporaries.clear()
 
     def _full(self, path: str) -> str:
-        """Temporary paths are ours and need no check; all others do."""
-        if path.startswith(f"{TEMPORARY_FOLDER}/"):
-            return f"{self._disk.root}/{path}"
-        return self._disk.full(path)
+        """Paths that this plan drew itself need no check; all others do."""
+        drawn = f"{self._disk.root}/{path}"
+        return drawn if drawn in self._temporaries else self._disk.full(path)
 
     def _create(self, full: str) -> int:
         return os.open(full, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
@@ -358,7 +358,7 @@ class DiskPlan(Generic[T]):
             os.close(descriptor)
 
     def sync_folder(self, step: SyncFolder) -> None:
-        self._disk.sync_folder(self._full(step.path).rstrip("/"))
+        self._disk.sync_folder(self._full(step.path) if step.path != ROOT else self._disk.root)
 
 
 _TAKE: dict[type[Step[Any]], Callable[[Any, Any], Any]] = {

@@ -1,0 +1,527 @@
+"""What only a store on a real file system can get wrong: strays, full disks, other processes, cancelled requests."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from angos.runtime.hashing import can_export
+from angos.runtime.stores import disk_steps
+from angos.runtime.stores.directory import DirectoryStore
+from angos.runtime.stores.disk_steps import TEMPORARY_FOLDER, Disk, UnusableRoot
+from angos.sansio.disk.plans import part_path
+from angos.sansio.effects import (
+    CreateKeys,
+    DeleteKeys,
+    DiscardPart,
+    DiscardUpload,
+    Effect,
+    EffectError,
+    HashParts,
+    HashState,
+    Key,
+    ListFolders,
+    ListKeys,
+    Page,
+    Part,
+    Prefix,
+    PromoteParts,
+    ReadKey,
+    StageBody,
+    StorageCorrupt,
+    StorageFull,
+    StorageRefused,
+    StorageUnavailable,
+)
+from tests.conformance.contracts.store import BODY, Sent, SentBody, perform, services_on
+
+UPLOAD = Prefix("v2/repositories/n/_uploads/u/")
+PREFIX = Prefix("v2/ns/n!rev/")
+FRESH = HashState("sha256", "", None)
+
+
+def do(root: Path, effect: Effect[Any], sent: Sent | None = None) -> Any:
+    """One effect by a process of its own, as it were: nothing is remembered from earlier ones."""
+    return anyio.run(perform, effect, services_on(root, sync=True), sent)
+
+
+def open_files() -> set[str]:
+    """What this process has open below temporary folders."""
+    found = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+        except FileNotFoundError:
+            continue
+        if "/pytest-" in target:
+            found.add(target)
+    return found
+
+
+def files_below(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a store. Whatever the test did, nothing is open in it afterwards and no temporary file is left."""
+    root = tmp_path / "data"
+    root.mkdir()
+    before = open_files()
+    yield root
+    assert open_files() == before
+    assert not any(name.startswith(TEMPORARY_FOLDER) for name in files_below(root))
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_a_root_that_is_or_lies_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UnusableRoot, match="a file"):
+            DirectoryStore(root)
+
+
+def test_a_root_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(UnusableRoot, match="give another folder"):
+        DirectoryStore(Path("/proc/angos"))
+
+
+def test_a_file_system_without_hard_links_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: str, path: str) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(UnusableRoot, match="hard links"):
+        DirectoryStore(root)
+
+
+def test_leftovers_of_a_crash_are_removed_after_a_day(tmp_path: Path) -> None:
+    folder = tmp_path / TEMPORARY_FOLDER
+    folder.mkdir()
+    for name, hours in (("old", 25), ("young", 23)):
+        (folder / name).write_text("half")
+        os.utime(folder / name, (time.time() - hours * 3600,) * 2)
+    DirectoryStore(tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["young"]
+
+
+@given(st.text(st.sampled_from("a./\0"), max_size=8))
+def test_no_path_leads_out_of_the_root(path: str) -> None:
+    disk = Disk(Path("/somewhere/root"), sync=False)
+    try:
+        full = disk.full(path)
+    except ValueError:
+        assert any(part in ("", ".", "..") or part[0] == "." or "\0" in part for part in path.split("/"))
+    else:
+        assert full == os.path.normpath(full)
+        assert full.startswith("/somewhere/root/")
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/absolute", "a//b", "./a", ".tmp/a", "a\0b", ""])
+def test_every_effect_refuses_paths_that_lead_out(root: Path, name: str) -> None:
+    key, prefix = Key(name), Prefix(f"{name}/")
+    part = Part("p", 1)
+    effects: list[Effect[Any]] = [
+        ReadKey(key),
+        ListKeys(prefix),
+        CreateKeys(((key, b"v"),)),
+        DeleteKeys((key,)),
+        HashParts(prefix, (part,), "sha256"),
+        PromoteParts(prefix, (part,), key),
+        DiscardPart(prefix, "p"),
+        DiscardUpload(prefix),
+        StageBody(prefix, "p", BODY, ()),
+    ]
+    for effect in effects:
+        with pytest.raises(ValueError, match="no path"):
+            do(root, effect, Sent(b"x" * 100_000))
+    assert files_below(root) == set()
+    assert [path.name for path in root.parent.iterdir()] == [root.name]
+
+
+# --- strays -----------------------------------------------------------------------------------------------------------
+
+
+def test_stray_things_are_no_keys_and_no_failures(root: Path) -> None:
+    do(root, CreateKeys(tuple((Key(f"{PREFIX}{name}"), b"v") for name in ("a/k", "b", "c/k"))))
+    folder = root / PREFIX
+    (folder / ".hidden").write_text("x")
+    (folder / ".nfs0001").mkdir()
+    (folder / ".nfs0001" / "inside").write_text("x")
+    (folder / "empty" / "inside").mkdir(parents=True)
+    (folder / "link").symlink_to("b")
+    (folder / "loop").symlink_to(".", target_is_directory=True)
+    os.mkfifo(folder / "pipe")
+    Path(os.fsdecode(bytes(folder) + b"/\xff\xfe")).write_text("x")
+    os.mkdir(os.fsdecode(bytes(folder) + b"/\xfd"))
+    with socket.socket(socket.AF_UNIX) as listening:
+        descriptor = os.open(folder, os.O_RDONLY)  # the path itself may be too long for a socket
+        try:
+            listening.bind(f"/proc/self/fd/{descriptor}/socket")
+        finally:
+            os.close(descriptor)
+    assert do(root, ListKeys(PREFIX)) == Page(("a/k", "b", "c/k"), False)
+    assert do(root, ListFolders(PREFIX)) == Page(("a", "c"), False)
+    assert do(root, ListFolders(PREFIX, limit=1)) == Page(("a",), True)
+    assert do(root, ListFolders(PREFIX, "a", 1)) == Page(("c",), False)
+    for name in ("pipe", "empty", "loop"):
+        assert do(root, ReadKey(Key(f"{PREFIX}{name}"))) is None
+    (folder / "pipe").unlink()
+
+
+def test_folders_below_each_other_to_any_depth_are_listed(root: Path) -> None:
+    name = "/".join(["d"] * 400)
+    os.makedirs(root / PREFIX)
+    here = os.open(root / PREFIX, os.O_RDONLY)
+    try:
+        for _ in range(399):
+            os.mkdir("d", dir_fd=here)
+            here, above = os.open("d", os.O_RDONLY, dir_fd=here), here
+            os.close(above)
+        os.close(os.open("d", os.O_CREAT, dir_fd=here))
+    finally:
+        os.close(here)
+    assert do(root, ListKeys(PREFIX)) == Page((name,), False)
+
+
+def test_bytes_that_do_not_match_their_digest_are_not_handed_out(root: Path) -> None:
+    encoded = hashlib.sha256(b"right").hexdigest()
+    key = Key(f"v2/blobs/sha256/{encoded[:2]}/{encoded}/data")
+
+    async def scenario() -> None:
+        services = services_on(root)
+        await perform(CreateKeys(((key, b"right"),)), services, None)
+        await anyio.sleep(0.06)  # old enough to be remembered
+        assert await perform(ReadKey(key), services, None) == b"right"
+        (root / key).write_bytes(b"wrong")
+        with pytest.raises(StorageCorrupt, match=encoded):
+            await perform(ReadKey(key), services, None)
+        (root / key).unlink()
+        assert await perform(ReadKey(key), services, None) is None
+
+    anyio.run(scenario)
+
+
+# --- other processes --------------------------------------------------------------------------------------------------
+
+
+def test_what_another_process_changes_shows_at_once(root: Path) -> None:
+    async def scenario() -> None:
+        ours, theirs = services_on(root), services_on(root)
+        for number in range(150):
+            name = f"{number * 7919 % 100:02}-{number}"
+            before = (await perform(ListKeys(PREFIX), ours, None)).names
+            await perform(CreateKeys(((Key(PREFIX + name), b"v%d" % number),)), theirs, None)
+            assert (await perform(ListKeys(PREFIX), ours, None)).names == tuple(sorted((*before, name)))
+            assert await perform(ReadKey(Key(PREFIX + name)), ours, None) == b"v%d" % number
+            if number % 2:
+                await perform(DeleteKeys((Key(PREFIX + before[0]),)), theirs, None)
+                assert await perform(ReadKey(Key(PREFIX + before[0])), ours, None) is None
+                assert before[0] not in (await perform(ListKeys(PREFIX), ours, None)).names
+
+    anyio.run(scenario)
+
+
+def test_a_remembered_listing_notices_a_change(root: Path) -> None:
+    async def scenario() -> None:
+        services = services_on(root)
+        entries = tuple((Key(f"{PREFIX}{number:04}/{inner}"), b"") for number in range(120) for inner in "ab")
+        await perform(CreateKeys(entries), services, None)
+        await anyio.sleep(0.06)  # old enough to be remembered
+        for _ in range(2):
+            assert len((await perform(ListKeys(PREFIX), services, None)).names) == 240
+        (root / PREFIX / "0007" / "new").touch()
+        (root / PREFIX / "0008" / "a").unlink()
+        (root / PREFIX / "0008" / "b").unlink()
+        names = (await perform(ListKeys(PREFIX, "0006/b", 4), services, None)).names
+        assert names == ("0007/a", "0007/b", "0007/new", "0009/a")
+        assert "0008" not in (await perform(ListFolders(PREFIX), services, None)).names
+
+    anyio.run(scenario)
+
+
+def test_names_that_stay_are_listed_once_while_others_come_and_go(root: Path) -> None:
+    staying = [f"{number:05}" for number in range(0, 3000, 3)]
+
+    async def scenario() -> None:
+        services = services_on(root)
+        await perform(CreateKeys(tuple((Key(PREFIX + name), b"") for name in staying)), services, None)
+        stop = anyio.Event()
+
+        async def disturb() -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                some = tuple(Key(f"{PREFIX}{(number * 37 + step) * 3 % 3000 + 1:05}") for step in range(10))
+                await perform(CreateKeys(tuple((key, b"") for key in some)), services, None)
+                await perform(DeleteKeys(some), services, None)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(disturb)
+            for _ in range(5):
+                joined: list[str] = []
+                more = True
+                while more:
+                    page = await perform(ListKeys(PREFIX, joined[-1] if joined else "", 100), services, None)
+                    joined += page.names
+                    more = page.more
+                assert [name for name in joined if int(name) % 3 == 0] == staying
+                assert joined == sorted(set(joined))
+            stop.set()
+
+    anyio.run(scenario)
+
+
+def test_folders_that_somebody_removed_are_made_again(root: Path) -> None:
+    async def scenario() -> None:
+        services = services_on(root, sync=True)
+        await perform(CreateKeys(((Key(f"{PREFIX}a/k"), b"v"),)), services, None)
+        for folder in ("v2", TEMPORARY_FOLDER):
+            shutil.rmtree(root / folder)
+        with pytest.raises(StorageUnavailable):
+            await perform(CreateKeys(((Key(f"{PREFIX}a/k"), b"v"),)), services, None)
+        assert await perform(CreateKeys(((Key(f"{PREFIX}a/k"), b"v"),)), services, None) == (True,)
+
+    anyio.run(scenario)
+
+
+# --- failing disks ----------------------------------------------------------------------------------------------------
+
+BIG = bytes(range(256)) * 600  # does not fit the memory that small bodies are staged in
+
+WRITES: dict[str, tuple[Effect[Any], Sent | None]] = {
+    "create": (
+        CreateKeys(((Key(f"{PREFIX}x/a"), b"v"), (Key(f"{PREFIX}x/e"), b""), (Key(f"{PREFIX}y/b"), b"w"))),
+        None,
+    ),
+    "delete": (DeleteKeys((Key(f"{PREFIX}old"), Key(f"{PREFIX}old2"))), None),
+    "stage small": (StageBody(UPLOAD, "new", BODY, (FRESH,)), Sent(b"small")),
+    "stage big": (StageBody(UPLOAD, "new", BODY, (FRESH,)), Sent(BIG)),
+    "promote one": (PromoteParts(UPLOAD, (Part("1", 3),), Key("v2/blobs/new/data")), None),
+    "promote two": (PromoteParts(UPLOAD, (Part("1", 3), Part("2", 3)), Key("v2/blobs/new/data")), None),
+    "promote over": (PromoteParts(UPLOAD, (Part("1", 3),), Key("v2/blobs/old/data")), None),
+    "discard part": (DiscardPart(UPLOAD, "1"), None),
+    "discard upload": (DiscardUpload(UPLOAD), None),
+}
+
+
+def prepare(root: Path) -> None:
+    old = (Key(f"{PREFIX}old"), Key(f"{PREFIX}old2"), Key("v2/blobs/old/data"))
+    do(root, CreateKeys(tuple((key, b"damaged") for key in old)))
+    for part, content in (("1", b"one"), ("2", b"two")):
+        do(root, StageBody(UPLOAD, part, BODY, (FRESH,)), Sent(content))
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> list[type]:
+    """Let the step of this number fail. Gives the list of the steps that were taken."""
+    taken: list[type] = []
+
+    def failing(take: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def instead(run: Any, step: Any) -> Any:
+            taken.append(type(step))
+            if len(taken) == number + 1:
+                raise OSError(code, os.strerror(code), "/secret/path")
+            return take(run, step)
+
+        return instead
+
+    for kind, take in list(disk_steps._TAKE.items()):
+        monkeypatch.setitem(disk_steps._TAKE, kind, failing(take))
+    return taken
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", WRITES)
+def test_a_failure_at_any_step_leaves_nothing_half_done(root: Path, name: str, code: int) -> None:
+    effect, sent = WRITES[name]
+    prepare(root)
+    before = files_below(root)
+    number = 0
+    while True:
+        before_this = files_below(root)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            taken = fail_at(monkeypatch, number, code)
+            try:
+                do(root, effect, sent)
+            except EffectError as error:
+                assert str(root) not in str(error)
+                assert "secret" not in str(error)
+                assert os.strerror(code) in str(error)
+                if isinstance(error, StorageFull | StorageRefused):
+                    # The refusal is definite: nothing of the effect is there.
+                    assert code != errno.EIO
+                    assert files_below(root) == before_this
+                if "stage" in name:
+                    assert files_below(root) == before
+            else:
+                assert len(taken) <= number  # no step was left to fail
+                break
+        number += 1
+    assert number > 0
+    for path in files_below(root) - before:
+        assert (root / path).read_bytes() in (b"v", b"", b"w", b"small", BIG, b"one", b"onetwo")
+
+
+@pytest.mark.parametrize("operation", ["write", "writev", "fsync", "open"])
+def test_a_system_call_that_fails_while_receiving_leaves_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    prepare(root)
+    before = files_below(root)
+    real: Callable[..., Any] = getattr(os, operation)
+    calls = 0
+
+    def fail(*arguments: Any) -> Any:
+        nonlocal calls
+        if operation != "open" or "part.new" in str(arguments[0]):
+            calls += 1
+            raise OSError(errno.ENOSPC, "full")
+        return real(*arguments)
+
+    services = services_on(root, sync=True)
+    monkeypatch.setattr(os, operation, fail)
+    for turn in (100, 300_000):  # many small pieces, or pieces larger than a write
+        body = Sent(BIG * 8, turn=turn)
+        if (operation == "write" and turn == 100) or (operation == "writev" and turn == 300_000):
+            continue  # written by the other call
+        with pytest.raises(StorageFull, match="No space left"):
+            anyio.run(perform, StageBody(UPLOAD, "new", BODY, (FRESH,)), services, body)
+    assert calls
+    monkeypatch.undo()
+    assert files_below(root) == before
+
+
+def test_short_writes_are_completed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(memoryview(data)[:1000])))
+    monkeypatch.setattr(os, "writev", lambda descriptor, views: write(descriptor, b"".join(map(bytes, views))[:1000]))
+    staged = do(root, StageBody(UPLOAD, "p", BODY, (FRESH,)), Sent(BIG, turn=70_000))
+    do(root, CreateKeys(((Key(f"{PREFIX}a"), BIG),)))
+    monkeypatch.undo()
+    assert staged.part.size == len(BIG)
+    assert (root / part_path(UPLOAD, "p")).read_bytes() == BIG
+    assert (root / PREFIX / "a").read_bytes() == BIG
+
+
+def test_a_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path) -> None:
+    root = tmp_path / "small"
+    root.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(root)], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs privileges")
+    try:
+
+        async def scenario() -> None:
+            services = services_on(root, sync=True)
+            await perform(CreateKeys(((Key(f"{PREFIX}kept"), b"kept"),)), services, None)
+            for size in (2_000_000, 1_500_000):
+                with pytest.raises(StorageFull):
+                    await perform(StageBody(UPLOAD, "p", BODY, (FRESH,)), services, Sent(bytes(size)))
+                with pytest.raises(StorageFull):
+                    await perform(CreateKeys(((Key(f"{PREFIX}big"), bytes(size)),)), services, None)
+            assert await perform(ReadKey(Key(f"{PREFIX}kept")), services, None) == b"kept"
+            assert (await perform(ListKeys(PREFIX), services, None)).names == ("kept",)
+            staged = await perform(StageBody(UPLOAD, "p", BODY, (FRESH,)), services, Sent(bytes(600_000)))
+            assert staged.part == Part("p", 600_000)
+
+        anyio.run(scenario)
+        assert {name for name in files_below(root) if name.startswith(TEMPORARY_FOLDER)} == set()
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
+
+
+# --- hash states ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [b"", b"\x01\x01", b"garbage" * 20, b"\x01\x02" + bytes(40), b"\x02\x01" + bytes(40)])
+def test_a_hash_state_of_unknown_origin_gives_no_digest(root: Path, state: bytes) -> None:
+    hashes = (HashState("sha256", hashlib.sha256(b"before").hexdigest(), state),)
+    staged = do(root, StageBody(UPLOAD, "p", BODY, hashes), Sent(b"content"))
+    assert staged.hashes == (HashState("sha256", "", None),)
+    assert staged.part.size == 7
+
+
+@pytest.mark.skipif(not can_export(), reason="this interpreter's libcrypto cannot export hash states")
+def test_a_hash_state_that_contradicts_its_digest_gives_none(root: Path) -> None:
+    staged = do(root, StageBody(UPLOAD, "p", BODY, (FRESH,)), Sent(b"content"))
+    (found,) = staged.hashes
+    lying = HashState("sha256", hashlib.sha256(b"other").hexdigest(), found.state)
+    assert do(root, StageBody(UPLOAD, "q", BODY, (lying,)), Sent(b"x")).hashes == (HashState("sha256", "", None),)
+
+
+# --- cancelled requests -----------------------------------------------------------------------------------------------
+
+
+class StallingBody(SentBody):
+    """Sends some bytes and then nothing more."""
+
+    def __init__(self, size: int, in_thread: anyio.Event, delay: float = 0.0) -> None:
+        super().__init__(Sent(bytes(size)))
+        self._stalled = in_thread
+        self._delay = delay
+
+    async def receive(self, sink: Callable[[Sequence[memoryview]], None], size_max: int | None) -> bool:
+        def slowly(views: Sequence[memoryview]) -> None:
+            sink(views)
+            time.sleep(self._delay)
+
+        if self._delay:  # cancelled while a thread works
+            self._stalled.set()
+            await super().receive(slowly, size_max)
+        else:
+            await super().receive(slowly, size_max)
+            self._stalled.set()
+        await anyio.sleep_forever()
+        return True
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("size", [0, 10, 500_000])
+@pytest.mark.parametrize("delay", [0.0, 0.1])
+def test_a_cancelled_upload_leaves_nothing(root: Path, backend: str, size: int, delay: float) -> None:
+    prepare(root)
+    before = files_below(root)
+
+    async def scenario() -> None:
+        store = DirectoryStore(root)
+        stalled = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            body = StallingBody(size, stalled, delay)
+            tasks.start_soon(store.stage_body, StageBody(UPLOAD, "new", BODY, (FRESH,)), body)
+            await stalled.wait()
+            await anyio.sleep(delay / 2)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(scenario, backend=backend)
+    assert files_below(root) == before
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_cancelled_write_is_done_whole_or_not_at_all(root: Path, backend: str) -> None:
+    async def scenario() -> None:
+        services = services_on(root, sync=True)
+        for number in range(20):
+            with anyio.move_on_after(number * 0.0003):
+                entries = tuple((Key(f"{PREFIX}{number}/{name}"), b"value") for name in "abc")
+                await perform(CreateKeys(entries), services, None)
+
+    anyio.run(scenario, backend=backend)
+    for path in files_below(root):
+        assert (root / path).read_bytes() == b"value"

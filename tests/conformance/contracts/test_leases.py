@@ -1,0 +1,153 @@
+"""What `angos.sansio.effects` promises about leases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from angos.runtime.leases.local import SWEEP_ABOVE, LocalLeases
+from angos.runtime.performer import Leases
+from angos.sansio.effects import AcquireLease, ReleaseLease
+
+IMPLEMENTATIONS: dict[str, Callable[[], Leases]] = {"local": LocalLeases}
+
+Scenario = Callable[[Leases], Awaitable[None]]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+@pytest.fixture(params=sorted(IMPLEMENTATIONS))
+def run(request: pytest.FixtureRequest, backend: str) -> Callable[[Scenario], None]:
+    """Runs a scenario on leases of every kind, on both loops."""
+
+    def run(scenario: Scenario) -> None:
+        async def main() -> None:
+            with anyio.fail_after(20):
+                await scenario(IMPLEMENTATIONS[request.param]())
+
+        anyio.run(main, backend=backend)
+
+    return run
+
+
+async def acquire(leases: Leases, name: str, seconds: float = 60.0, wait_seconds: float = 0.0) -> str | None:
+    reply = leases.acquire(AcquireLease(name, seconds, wait_seconds))
+    return reply if reply is None or isinstance(reply, str) else await reply
+
+
+async def release(leases: Leases, name: str, token: str | None) -> None:
+    assert token is not None
+    reply = leases.release(ReleaseLease(name, token))
+    if reply is not None:
+        await reply
+
+
+def test_one_at_a_time_holds_a_lease(run: Callable[[Scenario], None]) -> None:
+    async def scenario(leases: Leases) -> None:
+        token = await acquire(leases, "a")
+        assert token is not None
+        assert await acquire(leases, "a") is None
+        assert await acquire(leases, "a", wait_seconds=0.01) is None
+        assert await acquire(leases, "b") is not None
+        await release(leases, "a", token)
+        assert await acquire(leases, "a") not in (None, token)
+
+    run(scenario)
+
+
+def test_a_lease_lapses_by_itself(run: Callable[[Scenario], None]) -> None:
+    async def scenario(leases: Leases) -> None:
+        first = await acquire(leases, "a", seconds=0.02)
+        second = await acquire(leases, "a", wait_seconds=10.0)
+        assert second not in (None, first)
+        await release(leases, "a", first)  # too late, and no error
+        assert await acquire(leases, "a") is None
+        await release(leases, "a", second)
+        assert await acquire(leases, "a", seconds=0.0) is not None
+        assert await acquire(leases, "a") is not None
+
+    run(scenario)
+
+
+def test_who_waits_is_served_in_turn(run: Callable[[Scenario], None]) -> None:
+    async def scenario(leases: Leases) -> None:
+        served: list[int] = []
+        held = 0
+
+        async def wait(number: int) -> None:
+            nonlocal held
+            token = await acquire(leases, "a", wait_seconds=10.0)
+            held += 1
+            assert held == 1
+            served.append(number)
+            await anyio.sleep(0.001)
+            held -= 1
+            await release(leases, "a", token)
+
+        first = await acquire(leases, "a")
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(wait, number)
+                await anyio.wait_all_tasks_blocked()
+            await release(leases, "a", first)
+        assert served == list(range(20))
+
+    run(scenario)
+
+
+def test_who_stops_waiting_leaves_the_queue(run: Callable[[Scenario], None]) -> None:
+    async def scenario(leases: Leases) -> None:
+        first = await acquire(leases, "a")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(acquire, leases, "a", 60.0, 10.0)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        await release(leases, "a", first)
+        assert await acquire(leases, "a") is not None
+
+    run(scenario)
+
+
+def test_a_lease_granted_to_somebody_who_is_just_cancelled_is_not_lost(run: Callable[[Scenario], None]) -> None:
+    async def scenario(leases: Leases) -> None:
+        first = await acquire(leases, "a")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(acquire, leases, "a", 60.0, 10.0)
+            await anyio.wait_all_tasks_blocked()
+            await release(leases, "a", first)
+            tasks.cancel_scope.cancel()
+        # Either the waiter still got it (and holds it), or it is free again: never a queue without an end.
+        if (second := await acquire(leases, "a", wait_seconds=0.01)) is not None:
+            await release(leases, "a", second)
+
+    run(scenario)
+
+
+def test_waiting_ends_when_it_has_to(run: Callable[[Scenario], None]) -> None:
+    async def scenario(leases: Leases) -> None:
+        await acquire(leases, "a")
+        began = time.monotonic()
+        assert await acquire(leases, "a", wait_seconds=0.05) is None
+        assert time.monotonic() - began >= 0.045
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("name", ["local"])
+def test_lapsed_leases_do_not_pile_up(backend: str, name: str) -> None:
+    async def scenario() -> None:
+        leases = LocalLeases()
+        for number in range(SWEEP_ABOVE * 3):
+            await acquire(leases, f"forgotten {number}", seconds=0.0)
+        assert len(leases._leases) <= SWEEP_ABOVE + 1
+
+    assert name in IMPLEMENTATIONS
+    anyio.run(scenario, backend=backend)

@@ -21,6 +21,7 @@ from anyio.lowlevel import checkpoint
 RECEIVE_SIZE = 64 << 10  # of one read on the loop; larger bodies are read by threads into larger buffers
 SEND_FILE_SIZE = 8 << 20  # of one sendfile: it returns when the socket is full, this only bounds a very fast reader
 
+_MORE = getattr(socket, "MSG_MORE", 0)  # Linux; elsewhere the pieces travel in packets of their own
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
@@ -117,7 +118,7 @@ class PlainChannel:
 
     def send_now(self, value: bytes | memoryview, more: bool = False) -> int | None:
         try:
-            return self._socket.send(value, socket.MSG_MORE if more else 0)
+            return self._socket.send(value, _MORE if more else 0)
         except BlockingIOError:
             return None
         except OSError as error:

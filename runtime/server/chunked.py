@@ -58,7 +58,11 @@ class ChunkedDecoder:
                 position += run
                 self._left -= run
                 if self._left == 0:
-                    self._state, self._left = _DATA_END, 2
+                    if data[position : min(end, position + 2)] == b"\r\n":
+                        self._state = _SIZE
+                        position += 2
+                    else:  # cut, or wrong
+                        self._state, self._left = _DATA_END, 2
                 if len(payload) >= runs_max:
                     break
             elif self._state == _DATA_END:

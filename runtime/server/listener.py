@@ -9,6 +9,8 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from heapq import nsmallest
+from operator import attrgetter
 from typing import Final, Protocol
 
 import anyio
@@ -19,7 +21,7 @@ from anyio.lowlevel import checkpoint
 from angos.runtime.server.application import Application
 from angos.runtime.server.channel import PlainChannel
 from angos.runtime.server.connection import Connection, Surroundings
-from angos.runtime.server.deadlines import Wait, sweep
+from angos.runtime.server.deadlines import Deadline, Wait, sweep
 from angos.runtime.server.framing import ParseFields
 from angos.runtime.server.limits import ServerOptions, connections_allowed, raise_descriptor_limit
 from angos.runtime.server.response_writer import format_head
@@ -32,6 +34,9 @@ PAUSE_SECONDS_MIN: Final = 0.05  # after a failed accept, doubled up to the maxi
 PAUSE_SECONDS_MAX: Final = 1.0
 REFUSED_MAX: Final = 64  # refused connections that are kept open for a moment
 REFUSED_SECONDS: Final = 1.0  # how long that is, at least
+EVICTED_MAX: Final = 32  # idle connections that make room for others at once
+EVICTABLE_SECONDS: Final = 1.0  # how long they have been idle, at least
+WARNING_SECONDS: Final = 60.0  # between two lines about too many connections
 DRAIN_LOOK_SECONDS: Final = 0.02
 
 _log = logging.getLogger("angos.server")
@@ -66,10 +71,15 @@ def bind(options: ServerOptions, *, shared: bool = False, listening: bool = True
     port = options.port
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
-            bound = _bind_one(family, kind, protocol, (str(address[0]), port, *address[2:]), shared)
-            if bound is not None:
-                sockets.append(bound)
-                port = bound.getsockname()[1]  # with port 0, the second family gets the port of the first
+            try:
+                bound = _bind_one(family, kind, protocol, (str(address[0]), port, *address[2:]), shared)
+            except OSError as error:
+                # IPv6 may be switched off although names resolve to it.
+                if error.errno == errno.EAFNOSUPPORT or (error.errno == errno.EADDRNOTAVAIL and len(found) > 1):
+                    continue
+                raise
+            sockets.append(bound)
+            port = bound.getsockname()[1]  # with port 0, the second family gets the port of the first
         for bound in sockets:
             if listening:
                 bound.listen(options.backlog)
@@ -89,13 +99,8 @@ def bind(options: ServerOptions, *, shared: bool = False, listening: bool = True
 
 def _bind_one(
     family: socket.AddressFamily, kind: socket.SocketKind, protocol: int, address: tuple[object, ...], shared: bool
-) -> socket.socket | None:
-    try:
-        bound = socket.socket(family, kind, protocol)
-    except OSError as error:
-        if error.errno == errno.EAFNOSUPPORT:  # IPv6 is switched off
-            return None
-        raise
+) -> socket.socket:
+    bound = socket.socket(family, kind, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
@@ -217,14 +222,15 @@ def choose_parser(options: ServerOptions) -> ParseFields:
 class _Acceptor:
     """Takes connections from the listening sockets, as many as are allowed."""
 
-    __slots__ = ("_connections_max", "_full", "_group", "_refused", "_surroundings")
+    __slots__ = ("_connections_max", "_evicted", "_group", "_refused", "_surroundings", "_warned")
 
     def __init__(self, surroundings: Surroundings, group: TaskGroup) -> None:
         self._surroundings = surroundings
         self._group = group
         self._connections_max = connections_allowed(surroundings.options, raise_descriptor_limit())
         self._refused: deque[tuple[float, socket.socket]] = deque()
-        self._full = False
+        self._evicted: list[Deadline] = []
+        self._warned = float("-inf")
 
     async def run(self, listening: socket.socket) -> None:
         """Accept for ever. No failure of a single accept ends it."""
@@ -257,17 +263,36 @@ class _Acceptor:
                 return
             except (ConnectionError, InterruptedError):  # the client left before its turn came
                 continue
-            if len(self._surroundings.deadlines) >= self._connections_max:
+            if not self._has_room() and not self._evict():
                 self._refuse(connected)
                 continue
-            self._full = False
             channel = PlainChannel(connected, f"{address[0]}:{address[1]}")
             self._group.start_soon(Connection(channel, self._surroundings).run)
 
+    def _has_room(self) -> bool:
+        deadlines = self._surroundings.deadlines
+        self._evicted = [deadline for deadline in self._evicted if deadline in deadlines]  # others have gone by now
+        return len(deadlines) - len(self._evicted) < self._connections_max
+
+    def _evict(self) -> bool:
+        """Close the connections that have been idle for longest. False when none has been for long enough."""
+        now = time.monotonic()
+        if now - self._warned >= WARNING_SECONDS:
+            self._warned = now
+            _log.warning("%d connections are open: idle ones are closed, others refused", self._connections_max)
+        idle_since_max = now + self._surroundings.options.idle_timeout - EVICTABLE_SECONDS
+        idle = [
+            deadline
+            for deadline in self._surroundings.deadlines
+            if deadline.wait is Wait.REQUEST and deadline.at <= idle_since_max
+        ]
+        oldest = nsmallest(EVICTED_MAX, idle, key=attrgetter("at"))
+        for deadline in oldest:
+            deadline.expire()
+        self._evicted += oldest
+        return bool(oldest)
+
     def _refuse(self, connected: socket.socket) -> None:
-        if not self._full:
-            self._full = True
-            _log.warning("%d connections are open, further ones are refused", self._connections_max)
         now = time.monotonic()
         while self._refused and (len(self._refused) >= REFUSED_MAX or self._refused[0][0] <= now - REFUSED_SECONDS):
             self._refused.popleft()[1].close()

@@ -111,6 +111,9 @@ class _Parent:
         self._make_application = make_application
         self._loop = loop
         self._on_ready = on_ready
+        # A port that others share with us would bind without complaint: another registry on it has to be noticed.
+        for probe in bind(options, listening=False):
+            probe.close()
         self._reserved = bind(options, shared=True, listening=False)
         self._options = replace(options, port=self._reserved[0].getsockname()[1])
         self._workers: dict[int, _Worker] = {}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from angos.runtime.server import limits
+from angos.runtime.server import limits, listener
 from angos.runtime.server.limits import ServerOptions, connections_allowed, raise_descriptor_limit
 from tests.conformance.server.running import StartServer
 from tests.conformance.server.stand_in import SMALL
@@ -38,7 +38,8 @@ def test_connections_beyond_the_limit_get_503(start_server: StartServer, caplog:
     server = start_server(connections_max=3)
     wires = [server.connect() for _ in range(3)]
     for wire in wires:
-        assert wire.get().body == SMALL
+        wire.ask("/read", "Content-Length: 5", method="PUT")
+    server.wait_until(lambda stand_in: stand_in.working == 3)
     for _ in range(100):
         with server.connect() as refused:
             refused.ask()
@@ -46,6 +47,9 @@ def test_connections_beyond_the_limit_get_503(start_server: StartServer, caplog:
             assert (answer.status, answer.fields["retry-after"], answer.closes) == (503, "1", True)
             assert answer.error_code() == "UNAVAILABLE"
     assert sum("refused" in record.getMessage() for record in caplog.records) == 1
+    for wire in wires:
+        wire.send(b"hello")
+        assert wire.answer().body == b"hello"
     wires.pop().close()
     while True:  # the server may take a moment to see that one has left
         with server.connect() as another:
@@ -55,6 +59,21 @@ def test_connections_beyond_the_limit_get_503(start_server: StartServer, caplog:
     for wire in wires:
         assert wire.get().body == SMALL
         wire.close()
+
+
+def test_idle_connections_make_room_for_others(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "EVICTABLE_SECONDS", 0.0)
+    server = start_server(connections_max=3)
+    with server.connect() as busy, server.connect() as fresh, server.connect() as used:
+        busy.ask("/read", "Content-Length: 5", method="PUT")
+        assert used.get().body == SMALL
+        for _ in range(200):
+            with server.connect() as another:
+                assert another.get().body == SMALL
+        assert fresh.is_closed()
+        assert used.is_closed()
+        busy.send(b"hello")
+        assert busy.answer().body == b"hello"
 
 
 class FlakyListener(socket.socket):

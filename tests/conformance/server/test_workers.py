@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
 import pytest
 
+from angos.runtime.server.limits import ServerOptions
+from angos.runtime.server.listener import ListenError
+from angos.runtime.server.workers import run
 from tests.conformance.server.wire import PATIENCE_SECONDS, Wire
 
 
@@ -132,6 +135,17 @@ def test_a_worker_that_dies_is_replaced(loop: str, tmp_path: Path) -> None:
             pytest.fail(processes.log.read_text())
         assert processes.end(signal.SIGTERM) == 0
         assert f"(process {killed}) ended unexpectedly, killed by SIGKILL" in processes.log.read_text()
+
+
+def test_a_second_registry_does_not_share_the_port_by_accident(loop: str, tmp_path: Path) -> None:
+    with Processes(loop, 2, tmp_path) as processes:
+        for workers in (1, 2):
+            with pytest.raises(ListenError, match="another program uses this port"):
+                run(_no_application, ServerOptions(port=processes.address[1], workers=workers), on_ready=print)
+
+
+def _no_application() -> NoReturn:
+    raise AssertionError("it must not come to this")
 
 
 def test_workers_that_cannot_start_end_everything(loop: str, tmp_path: Path) -> None:

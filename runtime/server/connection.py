@@ -14,7 +14,7 @@ from angos.runtime.server.application import Application
 from angos.runtime.server.body_reader import BodyReader
 from angos.runtime.server.channel import Channel, receive
 from angos.runtime.server.deadlines import Deadline, Wait
-from angos.runtime.server.framing import Head, HeadRefused, ParseFields, check_beginning, parse_head
+from angos.runtime.server.framing import Head, HeadParser, HeadRefused, check_beginning
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.response_writer import AnswerImpossible, ContentTruncated, error_answer, write_response
 from angos.sansio.effects import BodyHandle
@@ -33,7 +33,7 @@ class Surroundings:
 
     application: Application
     options: ServerOptions
-    parse_fields: ParseFields
+    head_parser: HeadParser
     limiter: CapacityLimiter
     """Of the threads that move large bodies."""
     deadlines: set[Deadline] = field(default_factory=set)
@@ -77,7 +77,7 @@ class Connection:
                 raw = await self._receive_head()
                 if raw is None:
                     return
-                head = parse_head(raw, self._surroundings.parse_fields, self._surroundings.options.fields_max)
+                head = self._surroundings.head_parser.parse(raw)
             except HeadRefused as refused:
                 await self._write(error_answer(refused.status, refused.code, refused.message), "", close=True)
                 await self._linger()

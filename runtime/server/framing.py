@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from angos.sansio.errors import Code
 from angos.sansio.http.message import Header, Headers
 
 Field = tuple[bytes, bytes]
 ParseFields = Callable[[bytes], Sequence[Field]]
-"""Takes one complete head with its blank line; gives the header fields with lower-case names, in order. Raises
-`HeadRefused` for what is not HTTP."""
+"""Takes one complete head with its blank line, whose request line is good; gives the header fields with lower-case
+names, in order. Raises `HeadRefused` for what is not HTTP."""
 
+REMEMBERED_MAX = 256  # blocks of fields
+REMEMBERED_SIZE_MAX = 4 << 10
 CONTENT_LENGTH_MAX = (1 << 63) - 1
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
@@ -39,6 +42,14 @@ class HeadRefused(Exception):
         self.status = status
         self.message = message
         self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    headers: Headers
+    content_length: int | None
+    keep_alive: bool
+    expects_continue: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,59 +76,75 @@ def check_beginning(received: bytes) -> None:
         raise HeadRefused(400, "the request line is not of the form: method target HTTP/1.1")
 
 
-def parse_head(raw: bytes, parse_fields: ParseFields, fields_max: int) -> Head:
-    """The meaning of one complete head, from its request line to its blank line. Raises `HeadRefused`."""
-    if (found := _FORBIDDEN.search(raw)) is not None:
-        raise HeadRefused(400, f"the request has a forbidden character or line break at byte {found.start()}")
-    line = _REQUEST_LINE.match(raw)
-    if line is None:
-        raise HeadRefused(400, "the request line is not of the form: method target HTTP/1.1")
-    if line[3] != b"1" or line[4] not in (b"0", b"1"):
-        raise HeadRefused(505, "only HTTP/1.1 and HTTP/1.0 are understood")
-    method, modern = line[1].decode("ascii"), line[4] == b"1"
-    if method == "CONNECT":
-        raise HeadRefused(405, "this is a registry, not a proxy")
-    if method not in _METHODS:
-        raise HeadRefused(501, f"the method {method[:40]} is not known")
-    if raw.count(b"\n") > fields_max + 2:
-        raise HeadRefused(431, f"the request has more than {fields_max} header fields")
-    target, authority = _origin_form(line[2].decode("ascii"))
+class HeadParser:
+    """Gives the meaning of heads, by one of the parsers and the rules of this file.
 
-    fields = parse_fields(raw)
-    lengths: list[bytes] = []
-    codings: list[bytes] = []
-    hosts: list[bytes] = []
-    connection = expect = b""
-    headers: list[Header] = []
-    for name, value in fields:
-        # Field names are ASCII: the parsers have checked them, so this cannot fail.
-        headers.append((name.decode("ascii"), value.decode("latin-1")))
-        if name == b"host":
-            hosts.append(value)
-        elif name == b"content-length":
-            lengths.append(value)
-        elif name == b"transfer-encoding":
-            codings.append(value)
-        elif name == b"connection":
-            connection += b"," + value.lower()
-        elif name == b"expect":
-            expect += b"," + value.lower()
+    A client sends nearly the same fields with every request, so what they mean is remembered for the latest ones.
+    """
 
-    _check_host(hosts, modern)
-    if authority is not None:
-        # The target wins over the field (RFC 9112 section 3.2.2).
-        headers = [(name, authority if name == "host" else value) for name, value in headers]
-    content_length = _body_length(lengths, codings, modern)
-    if expect and expect != b",100-continue" and modern:
-        raise HeadRefused(417, "only Expect: 100-continue is understood")
-    return Head(
-        method,
-        target,
-        Headers(tuple(headers)),
-        content_length,
-        keep_alive=modern and not (connection and _lists(connection, b"close")),
-        expects_continue=modern and bool(expect) and content_length != 0,
-    )
+    def __init__(self, parse_fields: ParseFields, fields_max: int) -> None:
+        self._parse_fields = parse_fields
+        self._fields_max = fields_max
+        self._understand = lru_cache(REMEMBERED_MAX)(self._understand_fields)
+
+    def parse(self, raw: bytes) -> Head:
+        """The meaning of one complete head, from its request line to its blank line. Raises `HeadRefused`."""
+        line = _REQUEST_LINE.match(raw)
+        if line is None:
+            raise HeadRefused(400, "the request line is not of the form: method target HTTP/1.1")
+        if line[3] != b"1" or line[4] not in (b"0", b"1"):
+            raise HeadRefused(505, "only HTTP/1.1 and HTTP/1.0 are understood")
+        method, modern = line[1].decode("ascii"), line[4] == b"1"
+        if method == "CONNECT":
+            raise HeadRefused(405, "this is a registry, not a proxy")
+        if method not in _METHODS:
+            raise HeadRefused(501, f"the method {method[:40]} is not known")
+        target, authority = _origin_form(line[2].decode("ascii"))
+        block = raw[line.end() - 2 :]
+        understand = self._understand if len(block) <= REMEMBERED_SIZE_MAX else self._understand_fields
+        fields = understand(block, modern)
+        headers = fields.headers
+        if authority is not None:
+            # The target wins over the field (RFC 9112 section 3.2.2).
+            headers = Headers(
+                tuple((name, authority if name == "host" else value) for name, value in fields.headers.fields)
+            )
+        return Head(method, target, headers, fields.content_length, fields.keep_alive, fields.expects_continue)
+
+    def _understand_fields(self, block: bytes, modern: bool) -> _Fields:
+        """`block` goes from the line break of the request line to the blank line."""
+        if (found := _FORBIDDEN.search(block)) is not None:
+            raise HeadRefused(400, f"the header has a forbidden character or line break at byte {found.start()}")
+        if block.count(b"\n") > self._fields_max + 2:
+            raise HeadRefused(431, f"the request has more than {self._fields_max} header fields")
+        lengths: list[bytes] = []
+        codings: list[bytes] = []
+        hosts: list[bytes] = []
+        connection = expect = b""
+        headers: list[Header] = []
+        for name, value in self._parse_fields((b"POST / HTTP/1.1" if modern else b"POST / HTTP/1.0") + block):
+            # Field names are ASCII: the parsers have checked them, so this cannot fail.
+            headers.append((name.decode("ascii"), value.decode("latin-1")))
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"content-length":
+                lengths.append(value)
+            elif name == b"transfer-encoding":
+                codings.append(value)
+            elif name == b"connection":
+                connection += b"," + value.lower()
+            elif name == b"expect":
+                expect += b"," + value.lower()
+        _check_host(hosts, modern)
+        content_length = _body_length(lengths, codings, modern)
+        if expect and expect != b",100-continue" and modern:
+            raise HeadRefused(417, "only Expect: 100-continue is understood")
+        return _Fields(
+            Headers(tuple(headers)),
+            content_length,
+            keep_alive=modern and not (connection and _lists(connection, b"close")),
+            expects_continue=modern and bool(expect) and content_length != 0,
+        )
 
 
 def check_field(name: bytes) -> None:

@@ -22,7 +22,7 @@ from angos.runtime.server.application import Application
 from angos.runtime.server.channel import PlainChannel
 from angos.runtime.server.connection import Connection, Surroundings
 from angos.runtime.server.deadlines import Deadline, Wait, sweep
-from angos.runtime.server.framing import ParseFields
+from angos.runtime.server.framing import HeadParser, ParseFields
 from angos.runtime.server.limits import ServerOptions, connections_allowed, raise_descriptor_limit
 from angos.runtime.server.response_writer import format_head
 from angos.sansio.errors import RegistryError
@@ -130,7 +130,12 @@ async def serve(
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until `stop` is set, then let requests in flight end and return. Closes the sockets."""
-    surroundings = Surroundings(application, options, choose_parser(options), CapacityLimiter(options.transfer_threads))
+    surroundings = Surroundings(
+        application,
+        options,
+        HeadParser(choose_parser(options), options.fields_max),
+        CapacityLimiter(options.transfer_threads),
+    )
     try:
         async with anyio.create_task_group() as connections, anyio.create_task_group() as housekeeping:
             housekeeping.start_soon(sweep, surroundings.deadlines, options.sweep_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -9,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from angos.runtime.server import head_h11
-from angos.runtime.server.framing import Head, HeadRefused, ParseFields
-from angos.runtime.server.framing import parse_head as parse_head_with
+from angos.runtime.server.framing import Head, HeadParser, HeadRefused, ParseFields
 from angos.runtime.server.head_httptools import load_parse_fields
 from tests.conformance.server.running import RunningServer, StartServer
 
@@ -24,7 +24,12 @@ def parse_fields(request: pytest.FixtureRequest) -> ParseFields:
 
 
 def parse_head(raw: bytes, parse_fields: ParseFields) -> Head:
-    return parse_head_with(raw, parse_fields, fields_max=256)
+    parser = HeadParser(parse_fields, fields_max=256)
+    head = parser.parse(raw)
+    again = parser.parse(raw)  # from memory
+    assert replace(again, headers=head.headers) == head
+    assert again.headers.fields == head.headers.fields
+    return head
 
 
 def with_fields(*lines: bytes, method: bytes = b"PUT") -> bytes:

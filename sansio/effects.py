@@ -27,7 +27,7 @@ Key = NewType("Key", str)
 """The name of a stored value, as `angos.sansio.layout` spells it. Keys are compared and sorted by code point."""
 
 Prefix = NewType("Prefix", str)
-"""The beginning shared by a family of keys; always ends with ``/``."""
+"""The beginning shared by a family of keys; ends with ``/`` or, for an upload, with ``.``"""
 
 BodyHandle = NewType("BodyHandle", int)
 """Stands for the body of a request. The bytes stay with the driver; the core never sees a large body."""
@@ -66,7 +66,8 @@ class Stat:
     size: int
     """In bytes."""
     modified_ms: int
-    """Wall clock of the store, in milliseconds since 1970."""
+    """Wall clock of the store, in milliseconds since 1970. A directory may show empty values up to a minute younger
+    than they are, never older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ class ListKeys(Effect[Page]):
 
 @dataclass(frozen=True, slots=True)
 class ListFolders(Effect[Page]):
-    """The distinct first components (without ``/``) of the keys below `prefix` that have more than one component."""
+    """The distinct first components (without ``/``) of the keys below `prefix`, which ends with ``/``, that have more
+    than one component."""
 
     prefix: Prefix
     after: str = ""
@@ -217,7 +219,7 @@ class DiscardPart(Effect[None]):
 
 @dataclass(frozen=True, slots=True)
 class DiscardUpload(Effect[None]):
-    """Remove an upload with everything below it. Not necessarily durable: a crash may bring remains back."""
+    """Remove an upload with all its keys and parts. Not necessarily durable: a crash may bring remains back."""
 
     upload: Prefix
 

@@ -10,10 +10,11 @@ The layout is that of Angos 1.6. Blob bytes lie where CNCF distribution keeps th
     v2/ns/<ns>!hist/<tag>!/<same name>                        an event that later ones made history  (JSON)
     v2/ns/<ns>!sub/<alg>/<hh>/<hex>/<alg>.<hex>               a referrer of a subject                (descriptor)
     v2/cat/<ns>!                                              the namespace may hold something       (empty)
-    v2/repositories/<ns>/_uploads/<id>/                       an upload: see upload_session.py
+    v2/repositories/<ns>/_uploads/<i>/<id>.<what>             an upload: see upload_session.py
 
-``<hh>`` are the first two digits of ``<hex>``. ``!`` is outside the grammar of names, so ``a`` never collides with
-``a/b``, and it sorts before every character of a name, so that the order of keys is the order of names.
+``<hh>`` are the first two digits of ``<hex>``, ``<i>`` is the first one of ``<id>``. ``!`` is outside the grammar of
+names, so ``a`` never collides with ``a/b``, and it sorts before every character of a name, so that the order of keys
+is the order of names.
 
 ``<ord>`` counts down from 2^64-2 by the milliseconds of the wall clock in 16 hex digits: the newest event sorts first.
 """
@@ -207,8 +208,8 @@ def parse_catalog_name(name: str) -> Namespace | None:
 
 
 def upload_prefix(namespace: Namespace, upload_id: str) -> Prefix:
-    """Everything of one upload."""
-    return Prefix(f"v2/repositories/{namespace}/_uploads/{upload_id}/")
+    """Everything of one upload. No folder of its own: making and removing one costs a disk more than the upload."""
+    return Prefix(f"v2/repositories/{namespace}/_uploads/{upload_id[0]}/{upload_id}.")
 
 
 def _sharded(digest: Digest) -> str:

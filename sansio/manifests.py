@@ -115,7 +115,7 @@ async def put_manifest(
     await CreateKeys((revision,))
     for _ in range(CROSSINGS_MAX):
         for tag in tags:
-            await set_tag(namespace, tag, digest, media_type=manifest.media_type, size=len(body))
+            await set_tag(namespace, tag, digest)
         if manifest.subject is not None:
             referrer = referrer_descriptor(manifest, digest, len(body))
             await CreateKeys(((layout.referrer_key(namespace, manifest.subject, digest), referrer),))

@@ -47,7 +47,7 @@ async def resolve_tag(namespace: Namespace, tag: Tag) -> Digest | None:
     return event.digest if event is not None and event.kind == "set" else None
 
 
-async def set_tag(namespace: Namespace, tag: Tag, digest: Digest, *, media_type: str, size: int) -> None:
+async def set_tag(namespace: Namespace, tag: Tag, digest: Digest) -> None:
     """Let the tag name this manifest, whose revision and references are already written."""
     events, more = await _list_events(namespace, tag, everything=False)
     current = winner(events)
@@ -57,8 +57,7 @@ async def set_tag(namespace: Namespace, tag: Tag, digest: Digest, *, media_type:
     else:
         now_ms = await ReadClock()
         event = TagEvent(now_ms if current is None else max(now_ms, current.at_ms + 1), "set", digest)
-    body = json.dumps({"media_type": media_type, "size": size}, separators=(",", ":")).encode()
-    await _write_event(namespace, tag, event, body)
+    await _write_event(namespace, tag, event, b"")
     if more or len(events) > SUPERSEDED_MAX:
         await _move_to_history(namespace, tag)
 

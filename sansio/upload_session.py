@@ -1,10 +1,10 @@
 """An upload between its first and its last request: what is stored of it, and how it grows.
 
-An upload is a folder of write-once keys beside its parts::
+An upload is a family of write-once keys beside its parts, all under the prefix of the upload::
 
-    session.<started_ms>.<algorithm|any>    it exists; the algorithm is the one that the client announced, if any
-    chunk.<offset>                          the bytes from this offset (16 hex digits) on are a part: see `Chunk`
-    part.<name>                             the bytes of one part, written by one request
+    <id>.session.<started_ms>.<algorithm|any>    it exists; the algorithm is the one that the client announced, if any
+    <id>.chunk.<offset>                          the bytes from this offset (16 hex digits) on are a part: see `Chunk`
+    <id>.part.<name>                             the bytes of one part, written by one request
 
 A request that brings bytes writes them into a part of its own and then creates the chunk key of the offset at which
 they belong. Creating is what counts: of two requests that extend an upload at the same offset, on one replica or on

@@ -8,6 +8,7 @@ What may take long is done in worker threads, each write in one hop. What writes
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from stat import S_ISREG
@@ -146,7 +147,23 @@ class DirectoryStore:
 
     def list_keys(self, effect: ListKeys) -> Page | Later[Page]:
         """`ListKeys`."""
+        if not effect.prefix.endswith("/"):
+            return self._list_family(effect)
         return self._list(self._listings.page_of_keys, effect)
+
+    def _list_family(self, effect: ListKeys) -> Page:
+        """A prefix that ends within a name: of one upload, whose few keys lie in one folder."""
+        folder, _, beginning = effect.prefix.rpartition("/")
+        try:
+            found = os.listdir(self._disk.full(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return Page((), more=False)
+        except OSError as error:
+            raise storage_error(f"listing {effect.prefix}", error) from error
+        cut = len(beginning)
+        names = sorted(name[cut:] for name in found if name.startswith(beginning))
+        first = bisect_right(names, effect.after)
+        return Page(tuple(names[first : first + effect.limit]), more=len(names) > first + effect.limit)
 
     def list_folders(self, effect: ListFolders) -> Page | Later[Page]:
         """`ListFolders`."""

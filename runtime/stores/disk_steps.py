@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -27,7 +28,7 @@ from angos.sansio.disk.steps import (
     Path,
     ReceiveFile,
     Remove,
-    RemoveTree,
+    RemoveFamily,
     Rename,
     SizeOf,
     Step,
@@ -44,7 +45,9 @@ TEMPORARY_FOLDER = ".tmp"
 TEMPORARY_AGE_SECONDS = 24 * 3600  # no plan takes that long; another process may be running the younger ones
 OPEN_FILES_MAX = 16  # of one plan, kept open between writing and syncing
 COPY_BYTES = 8 << 20
-REMOVALS_MAX = 10  # tries to remove a folder that others still write into
+EMPTY_SECONDS = 60  # how long one empty file lends its content to new keys
+EMPTY_LINKS_MAX = 30_000  # ext4 stops at 65,000
+TRIES = 3
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
@@ -76,6 +79,7 @@ class Disk:
         self.sync = sync
         self._draws = itertools.count()
         self._random = os.urandom(8).hex()
+        self.empty = EmptyFile(self)
 
     def full(self, path: str) -> str:
         """Where a path of the store lies on this machine. ValueError for one that might lead elsewhere."""
@@ -152,6 +156,68 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+class EmptyFile:
+    """The file that lends its content, none, to the empty keys of about a minute: each is one more name of it.
+
+    Most keys of a registry are empty, and a file system makes a name in a tenth of the time that a file takes, and
+    has room for any number of them. The file is dated at the end of its minute, so that no key looks older than it is.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._lock = threading.Lock()
+        self._full = ""
+        self._process = 0
+        self._links = 0
+        self._until = 0.0
+
+    def link_to(self, full: str) -> None:
+        """Give the file this name too. `FileExistsError` when the name is taken."""
+        for _ in range(TRIES):
+            lender = self._lender()
+            try:
+                return os.link(lender, full)
+            except FileNotFoundError:
+                if os.path.exists(lender):  # then it is the folder of the name that is missing
+                    raise
+            except OSError as error:
+                if error.errno != errno.EMLINK:
+                    raise
+            self._forget(lender)
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+
+    def _lender(self) -> str:
+        with self._lock:
+            self._links += 1
+            now = time.time()
+            if (
+                self._process != os.getpid()
+                or self._links > EMPTY_LINKS_MAX
+                or not 0 <= self._until - now <= EMPTY_SECONDS
+            ):
+                self._renew(now)
+            return self._full
+
+    def _renew(self, now: float) -> None:
+        before = self._full if self._process == os.getpid() else ""
+        self._full = f"{self._disk.root}/{self._disk.temporary()}.empty"
+        descriptor = os.open(self._full, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        try:
+            os.utime(descriptor, (now + EMPTY_SECONDS, now + EMPTY_SECONDS))
+            if self._disk.sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._process, self._links, self._until = os.getpid(), 1, now + EMPTY_SECONDS
+        if before:
+            _remove_if_there(before)
+
+    def _forget(self, lender: str) -> None:
+        with self._lock:
+            if lender == self._full:
+                self._until = 0.0
 
 
 class DiskPlan(Generic[T]):
@@ -273,8 +339,9 @@ class DiskPlan(Generic[T]):
         self._keep_open(full, descriptor)
 
     def create_empty(self, step: CreateEmpty) -> bool:
+        full = self._full(step.path)
         try:
-            os.close(self._create(self._full(step.path)))
+            self._disk.empty.link_to(full)
         except FileExistsError:
             return False
         self.published = True
@@ -333,16 +400,17 @@ class DiskPlan(Generic[T]):
             return
         self.published = True
 
-    def remove_tree(self, step: RemoveTree) -> None:
-        full = self._full(step.path)
+    def remove_family(self, step: RemoveFamily) -> None:
+        folder, _, beginning = step.beginning.rpartition("/")
+        full = self._full(folder)
         self.published = True
-        for _ in range(REMOVALS_MAX):
-            try:
-                return _remove_tree(full)
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:  # another request just put something there
-                    raise
-        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        try:
+            names = os.listdir(full)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in names:
+            if name.startswith(beginning):
+                _remove_if_there(f"{full}/{name}")
 
     def sync_file(self, step: SyncFile) -> None:
         full = self._full(step.path)
@@ -372,7 +440,7 @@ _TAKE: dict[type[Step[Any]], Callable[[Any, Any], Any]] = {
     Link: DiskPlan.link,
     Rename: DiskPlan.rename,
     Remove: DiskPlan.remove,
-    RemoveTree: DiskPlan.remove_tree,
+    RemoveFamily: DiskPlan.remove_family,
     SyncFile: DiskPlan.sync_file,
     SyncFolder: DiskPlan.sync_folder,
 }
@@ -406,19 +474,5 @@ def check_cancelled_here() -> None:
 def _remove_if_there(full: str) -> None:
     try:
         os.unlink(full)
-    except FileNotFoundError:
-        return
-
-
-def _remove_tree(full: str) -> None:
-    """Remove a folder with all in it, following no link. Others may be removing it at the same time."""
-    try:
-        with os.scandir(full) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    _remove_tree(entry.path)
-                else:
-                    _remove_if_there(entry.path)
-        os.rmdir(full)
     except FileNotFoundError:
         return

@@ -7,7 +7,7 @@ Four rules, each of them lost bytes somewhere when it was forgotten:
    Whoever finds a folder that another request has just made cannot know whether it would survive, so the first use of
    a folder by a process syncs the whole way up; `Folders` remembers where that is done.
 3. A key that is already there may be the work of another request that has not synced it yet: it is synced again.
-4. Folders are never removed, except those of uploads, whose names are never used twice. So rule 2 can remember.
+4. Folders are never removed. So rule 2 can remember.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from angos.sansio.disk.steps import (
     Path,
     ReceiveFile,
     Remove,
-    RemoveTree,
+    RemoveFamily,
     Rename,
     SizeOf,
     SyncFile,
@@ -170,7 +170,7 @@ async def discard_part(effect: DiscardPart) -> None:
 
 async def discard_upload(effect: DiscardUpload) -> None:
     """`DiscardUpload`."""
-    await RemoveTree(Path(effect.upload.rstrip("/")))
+    await RemoveFamily(Path(effect.upload))
 
 
 class _Wave:

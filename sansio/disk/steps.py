@@ -5,7 +5,7 @@ simulator on one that forgets, at a crash, whatever was not synced: file content
 (`SyncFolder`) separately, as POSIX allows.
 
 Paths are relative to the root of the store, with ``/`` between components. A step that fails raises `OSError` and
-leaves nothing of itself behind, except that entries already removed by `RemoveTree` stay removed.
+leaves nothing of itself behind, except that files already removed by `RemoveFamily` stay removed.
 """
 
 from __future__ import annotations
@@ -124,10 +124,10 @@ class Remove(Step[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveTree(Step[None]):
-    """Remove a folder and everything in it; absent is no error."""
+class RemoveFamily(Step[None]):
+    """Remove the files of one folder whose paths begin with `beginning`; none is no error."""
 
-    path: Path
+    beginning: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from angos.sansio.disk.steps import (
     Received,
     ReceiveFile,
     Remove,
-    RemoveTree,
+    RemoveFamily,
     Rename,
     SizeOf,
     Step,
@@ -89,9 +89,10 @@ class Disk:
         return node.synced if isinstance(node, File) else None
 
     def files(self, prefix: str) -> list[str]:
-        """The paths of the files below a prefix that ends with a slash or is empty, sorted; no temporary ones."""
-        folder = self._folders.get(prefix.rstrip("/"))
-        return sorted(_walk(folder, prefix)) if folder is not None else []
+        """The paths of the files that begin with a prefix, sorted; no temporary ones."""
+        parent, slash, _ = prefix.rpartition("/")
+        folder = self._folders.get(parent)
+        return sorted(path for path in _walk(folder, parent + slash) if path.startswith(prefix)) if folder else []
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -136,8 +137,8 @@ class Disk:
             case Remove(path):
                 self._remove(path)
                 return None
-            case RemoveTree(path):
-                self._remove_tree(path)
+            case RemoveFamily(beginning):
+                self._remove_family(beginning)
                 return None
             case SyncFile(path):
                 file = self._existing(path)
@@ -192,16 +193,12 @@ class Disk:
         if folder is not None and isinstance(folder.entries.get(name), File):
             del folder.entries[name]
 
-    def _remove_tree(self, path: str) -> None:
-        folder = self._folders.get(path)
-        if folder is None:
-            return
-        for name in list(folder.entries):
-            self._remove(f"{path}/{name}")
-            self._remove_tree(f"{path}/{name}")
-        parent, _, name = path.rpartition("/")
-        del self._folders[parent].entries[name]
-        del self._folders[path]
+    def _remove_family(self, beginning: str) -> None:
+        parent, _, name = beginning.rpartition("/")
+        folder = self._folders.get(parent)
+        for found in list(folder.entries) if folder is not None else ():
+            if found.startswith(name):
+                self._remove(f"{parent}/{found}")
 
     # --- power cuts ---------------------------------------------------------------------------------------------------
 

@@ -167,4 +167,4 @@ def fresh_prefix() -> str:
 
 def fresh_upload() -> str:
     """The prefix of an upload that nobody else uses."""
-    return f"v2/repositories/x/_uploads/u{next(_numbers)}/"
+    return f"v2/repositories/x/_uploads/u/{next(_numbers)}."

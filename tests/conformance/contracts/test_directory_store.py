@@ -41,6 +41,7 @@ from angos.sansio.effects import (
     PromoteParts,
     ReadKey,
     StageBody,
+    StatKey,
     StorageCorrupt,
     StorageFull,
     StorageRefused,
@@ -48,7 +49,7 @@ from angos.sansio.effects import (
 )
 from tests.conformance.contracts.store import BODY, Sent, SentBody, perform, services_on
 
-UPLOAD = Prefix("v2/repositories/n/_uploads/u/")
+UPLOAD = Prefix("v2/repositories/n/_uploads/u/u.")
 PREFIX = Prefix("v2/ns/n!rev/")
 FRESH = HashState("sha256", "", None)
 
@@ -83,7 +84,12 @@ def root(tmp_path: Path) -> Iterator[Path]:
     before = open_files()
     yield root
     assert open_files() == before
-    assert not any(name.startswith(TEMPORARY_FOLDER) for name in files_below(root))
+    assert not left_behind(root)
+
+
+def left_behind(root: Path) -> set[str]:
+    """The temporary files, except the one that lends its content to empty keys."""
+    return {name for name in files_below(root) if name.startswith(TEMPORARY_FOLDER) and not name.endswith(".empty")}
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -442,7 +448,7 @@ def test_a_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path) ->
             assert staged.part == Part("p", 600_000)
 
         anyio.run(scenario)
-        assert {name for name in files_below(root) if name.startswith(TEMPORARY_FOLDER)} == set()
+        assert not left_behind(root)
     finally:
         subprocess.run(["umount", str(root)], check=True)
 
@@ -525,3 +531,48 @@ def test_a_cancelled_write_is_done_whole_or_not_at_all(root: Path, backend: str)
     anyio.run(scenario, backend=backend)
     for path in files_below(root):
         assert (root / path).read_bytes() == b"value"
+
+
+# --- empty keys -------------------------------------------------------------------------------------------------------
+
+
+def test_empty_keys_take_no_file_of_their_own_and_never_look_older_than_they_are(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_steps, "EMPTY_LINKS_MAX", 3)
+    store = DirectoryStore(root)
+    names = [f"{PREFIX}empty/{number}" for number in range(8)]
+
+    async def scenario() -> None:
+        for name in names:
+            before_ms = time.time_ns() // 1_000_000
+            assert await store.create_keys(CreateKeys(((Key(name), b""),))) == (True,)
+            stat = store.stat_key(StatKey(Key(name)))
+            assert stat is not None
+            assert stat.size == 0
+            assert before_ms <= stat.modified_ms <= before_ms + 2 * 60_000
+        assert await store.create_keys(CreateKeys(((Key(names[0]), b""),))) == (False,)
+
+    anyio.run(scenario)
+    assert len({(root / name).stat().st_ino for name in names}) == 3
+
+
+def test_an_upload_is_listed_and_discarded_without_touching_its_neighbours(root: Path) -> None:
+    store = DirectoryStore(root)
+    family = Prefix("v2/repositories/n/_uploads/a/aa.")
+    mine = [f"{family}{name}" for name in ("chunk.1", "part.x", "session.1.any")]
+    others = [f"v2/repositories/n/_uploads/a/{name}" for name in ("aa", "ab.session.1.any", "a.part.x", "aaa.part.x")]
+
+    async def scenario() -> None:
+        await store.create_keys(CreateKeys(tuple((Key(name), b"") for name in mine + others)))
+        listed = store.list_keys(ListKeys(family, limit=2))
+        assert listed == Page(("chunk.1", "part.x"), more=True)
+        assert store.list_keys(ListKeys(family, "part.x")) == Page(("session.1.any",), more=False)
+        await store.discard_upload(DiscardUpload(family))
+        assert store.list_keys(ListKeys(family)) == Page((), more=False)
+        await store.discard_upload(DiscardUpload(Prefix("v2/repositories/n/_uploads/b/bb.")))
+
+    anyio.run(scenario)
+    assert sorted(path.relative_to(root).as_posix() for path in root.glob("v2/**/*") if path.is_file()) == sorted(
+        others
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -113,6 +114,11 @@ def nginx(cores: Cores, root: Path, folder: Path) -> Iterator[Server]:
         yield server
 
 
+def environment() -> dict[str, str]:
+    """Ours without what would change how Python runs: a machine that keeps no bytecode compiles at every start."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 def pinned(core: int, command: list[str]) -> list[str]:
     """The command that runs `command` on one core."""
     return ["taskset", "-c", str(core), *command]
@@ -131,7 +137,11 @@ def _running(name: str, cores: Cores, port: int, root: Path, command: list[str])
     log_path = root.with_name(f"{root.name}-{name}.log")
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            pinned(cores.server, command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
+            pinned(cores.server, command),
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
         )
     try:
         wait_until_answering(port, process)

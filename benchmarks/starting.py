@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.client import wait_until_answering
 from benchmarks.result import Result, Target
-from benchmarks.servers import angos_command, docker_registry_command, free_port, pinned
+from benchmarks.servers import angos_command, docker_registry_command, environment, free_port, pinned
 from benchmarks.settings import Settings
 from benchmarks.stores import make_store
 
@@ -55,7 +55,7 @@ def _seconds_to_answer(settings: Settings, root: Path, command: Command) -> floa
     port = free_port()
     arguments = pinned(settings.cores.server, command(root, port))
     start = time.perf_counter()
-    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(arguments, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         wait_until_answering(port, process)
         return time.perf_counter() - start

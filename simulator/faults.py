@@ -7,7 +7,6 @@ cannot be applied late, and a disk does not apply anything late.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 from angos.sansio.effects import (
@@ -198,13 +197,22 @@ FAULTS: dict[str, type[Fault]] = {
 }
 """By name. `none`, the calm option, is not a fault."""
 
+PLAN_STEPS = {CreateKeys: 24, PromoteParts: 14, StageBody: 8, DeleteKeys: 4, DiscardPart: 2, DiscardUpload: 2}
+"""How many steps the plan of an effect has at most, in worlds as small as these: where a fault in its middle can be."""
+
 STALLS_MS = (6_000, 61_000, 3_600_000)  # longer than the wait for a lease, than a lease, than most patience
 SKEWS_MS = (-1, 1, -3_600_000, 3_600_000)
 
 
-@cache
+_POSSIBLE: dict[tuple[type[Any], tuple[str, ...], bool], tuple[str, ...]] = {}
+
+
 def possible(effect: type[Any], enabled: tuple[str, ...], *, bucket: bool) -> tuple[str, ...]:
     """What can happen to such an effect in a scenario, the calm option first."""
+    if (known := _POSSIBLE.get((effect, enabled, bucket))) is not None:
+        return known
     chosen = [name for name in enabled if FAULTS[name].strikes(effect)]
     chosen = [name for name in chosen if bucket or not FAULTS[name].bucket_only]
-    return ("none", *(name for name in chosen if not (bucket and name == "failed")))
+    names = ("none", *(name for name in chosen if not (bucket and name == "failed")))
+    _POSSIBLE[effect, enabled, bucket] = names
+    return names

@@ -39,7 +39,7 @@ from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import Absent, FromKey, Headers, Inline, Request, Response, Slices
 from angos.sansio.operation import Done, Operation
 from angos.simulator.choices import Calm, Choices
-from angos.simulator.faults import SKEWS_MS, STALLS_MS, possible
+from angos.simulator.faults import PLAN_STEPS, SKEWS_MS, STALLS_MS, possible
 from angos.simulator.oracle.history import Answer, History
 from angos.simulator.oracle.invariants import Invariants, Violation
 from angos.simulator.scenario import Scenario
@@ -51,7 +51,7 @@ from angos.simulator.world.replica import World
 from angos.simulator.world.store import KeyWorld
 
 STEPS_MAX = 20_000
-PLAN_STEPS_MAX = 24  # a crash or a failure is placed among so many first steps of a plan
+PRIVATE = (DrawId, ReadBody, Together)  # nobody else can tell when they happen: no other task need come before
 
 
 @dataclass(slots=True, eq=False)
@@ -132,8 +132,10 @@ class Simulation:
         self.switches = 0
         self.effects = 0
         self.fired: Counter[str] = Counter()
-        self.cells: set[tuple[str, str]] = set()
-        """Where an operation was suspended when a fault struck it, and which one."""
+        self.points: set[tuple[str, str]] | None = None
+        """Where operations were suspended, and on which effect; collected when it is set."""
+        self.cells: Counter[tuple[str, str, str]] = Counter()
+        """Where an operation was suspended when a fault struck it, on which effect, and which fault."""
         self.stop_at = stop_at
         """Stop before this step, for looking around."""
         self._steps_max = stop_at or STEPS_MAX
@@ -208,11 +210,13 @@ class Simulation:
         """The end of a run: on a disk a power cut at rest; then everything is read once more, and the oracle judges."""
         faulty = bool(self.fired)
         if self.world.disk is not None and "crash" in self.scenario.faults:
-            self._cut_power()
+            self._cut_power(at_rest=True)
             faulty = True
         self.calls(self.invariants.audit())
         self.invariants.judge()
-        self.invariants.at_rest(self.world.leases.held(self.world.clock.now_ms), faulty=faulty)
+        temporaries = self.world.disk.disk.temporaries() if self.world.disk is not None else []
+        leases = self.world.leases.held(self.world.clock.now_ms)
+        self.invariants.at_rest(leases, temporaries, faulty=faulty)
 
     def _play_in_peace(self, acts: tuple[Act, ...], name: str) -> None:
         if acts:
@@ -242,7 +246,9 @@ class Simulation:
         others = len(late) + (1 if self._asleep else 0)
         count = len(ready) + others
         last = self._last
-        if last is not None and last in ready:
+        if last is not None and type(last.effect) in PRIVATE and last in ready:
+            task = last
+        elif last is not None and last in ready:
             # The calm option is to go on with the same task.
             chosen = self.choices.pick("next", count) if count > 1 else 0
             if chosen == 0:
@@ -357,6 +363,8 @@ class Simulation:
         task.effect = effect
         task.exchange.effects += 1
         self.effects += 1
+        if self.points is not None:
+            self.points.add((task.operation.where(), type(effect).__name__))
         if self.timeline is not None:
             self.timeline.issued(self.steps, self.world.clock.now_ms, task.name, effect, task.operation.where())
 
@@ -378,7 +386,7 @@ class Simulation:
         self._faults_left -= 1
         self.fired[name] += 1
         task.exchange.faulty = True
-        self.cells.add((task.operation.where(), name))
+        self.cells[task.operation.where(), kind.__name__, name] += 1
         if self.timeline is not None:
             self.timeline.struck(task.name, name)
         return name
@@ -405,7 +413,7 @@ class Simulation:
                 kind = (StorageFull, StorageRefused)[pick("refusal", 2)]
                 self._fail(task, kind("the store refuses to write"))
             case "refused" | "failed":
-                self._run_plan(task, effect, (fault, pick("at", PLAN_STEPS_MAX)))
+                self._run_plan(task, effect, (fault, pick("at", PLAN_STEPS[type(effect)])))
             case "stall":
                 task.stalled = True
                 self._sleep_until(task, self.world.clock.now_ms + STALLS_MS[pick("stall", len(STALLS_MS))])
@@ -427,7 +435,7 @@ class Simulation:
     def _die(self, task: Task, effect: Effect[Any], fault: str) -> None:
         plan = self.world.disk.plan(effect, task.exchange.replica) if self.world.disk is not None else None
         if plan is not None:
-            task.plan, task.doom = plan, (fault, self.choices.pick("at", PLAN_STEPS_MAX))
+            task.plan, task.doom = plan, (fault, self.choices.pick("at", PLAN_STEPS[type(effect)]))
             if not self._fine:
                 while task.plan is not None:
                     self._step_plan(task)
@@ -452,7 +460,7 @@ class Simulation:
         )
         self.world.store.kill(replica)
 
-    def _cut_power(self) -> None:
+    def _cut_power(self, *, at_rest: bool = False) -> None:
         """Everybody dies. Clients are told nothing."""
         if self.timeline is not None:
             self.timeline.note(self.steps, self.world.clock.now_ms, "the power is cut")
@@ -460,13 +468,14 @@ class Simulation:
         if not self._bucket:
             exchanges = {id(task.exchange): task.exchange for task in doomed}
             self.history.power_cut([exchange.call.intents for exchange in exchanges.values()], self.steps)
-        self._abandon(doomed, then=self._lose_everything)
+        self._abandon(doomed, then=lambda: self._lose_everything(at_rest=at_rest))
 
-    def _lose_everything(self) -> None:
+    def _lose_everything(self, *, at_rest: bool) -> None:
         for replica in self.world.replicas:
             self.world.store.kill(replica)
-        self.world.store.cut_power(self.choices)
+        self.world.store.cut_power(self.choices, at_rest=at_rest)
         self.world.leases.forget()
+        self.invariants.power_cut()
         if self.world.store.touched:
             self.invariants.touched()
 
@@ -791,4 +800,5 @@ def _abandon_children(effect: Effect[Any] | None) -> None:
 
 
 def _script(calls: list[Call]) -> Script:
-    yield from calls
+    for call in calls:  # noqa: UP028 - answers are sent in, which a list does not take
+        yield call

@@ -69,13 +69,14 @@ class History:
         """The power is cut while these requests are unanswered.
 
         On a disk a name can be read before it is durable. Who read what nobody had acknowledged yet may find the value
-        of before again: a read is not a promise, a 201 is. So registers that were being written may go back, but never
-        behind what had been acknowledged.
+        of before again: a read is not a promise, a 201 is. So registers with a write whose outcome nobody was told may
+        go back, but never behind what had been acknowledged.
         """
-        for register in sorted(
-            {intent.register for intents in unanswered for intent in intents if intent.kind != "read"}
-        ):
+        open_now = {intent.register for intents in unanswered for intent in intents if intent.kind != "read"}
+        for register in sorted({*self.registers, *open_now}):
             events = self.registers.setdefault(register, [])
+            if register not in open_now and all(event.required for event in events):
+                continue
             certain = [event for event in events if event.required and event.kind != "read"]
             before: dict[str | None, None] = {event.value if event.kind == "set" else None: None for event in certain}
             if not certain:

@@ -132,7 +132,7 @@ class Invariants:
         if effects > EFFECTS_MAX:
             raise Violation("too much work", f"{what} took {effects} effects, {EFFECTS_MAX} are allowed")
         if answer.status >= 500 and not faulty and call.upload not in self._ending:
-            # An upload that somebody ends at this moment may be unavailable to others: its folder goes away under them.
+            # An upload that somebody ends at this moment may be unavailable to others: its files go away under them.
             raise Violation("needless failure", f"{what} was answered {answer.status}, and nothing had failed")
         if answer.status == 500:
             raise Violation("internal error", f"{what} was answered 500: {answer.body[:200]!r}")
@@ -215,6 +215,10 @@ class Invariants:
         if durable < offset:
             raise Violation("offset not durable", f"{what} promises {offset} bytes, {durable} are durable")
 
+    def power_cut(self) -> None:
+        """Uploads that are not finished may be unknown from now on: they resume or they are given up."""
+        self._uploads.clear()
+
     def told(self, call: Call, answer: Answer | None, called: int, returned: int, who: str) -> None:
         """A client was given this answer, or none."""
         upload = call.upload
@@ -255,8 +259,10 @@ class Invariants:
                 )
                 raise Violation("not linearizable", f"{' '.join(register)[:80]}: no order explains: {story}")
 
-    def at_rest(self, leases: list[str], *, faulty: bool) -> None:
+    def at_rest(self, leases: list[str], temporaries: list[str], *, faulty: bool) -> None:
         """Nothing is left behind, and every tag reaches its image."""
+        if temporaries and not faulty:
+            raise Violation("temporary left", f"nobody works, and the temporary file {temporaries[0]} is there")
         if leases and not faulty:
             raise Violation("lease left", f"nobody works, and {leases[0]} is held")
         self._check_images()

@@ -175,9 +175,9 @@ class DirectoryWorld:
         """See `Store`."""
         return self.disk.files(prefix)
 
-    def cut_power(self, choices: Choices) -> None:
+    def cut_power(self, choices: Choices, *, at_rest: bool = False) -> None:
         """See `Store`."""
-        self.disk.cut_power(choices)
+        self.disk.cut_power(choices, at_rest=at_rest)
         self._folders.clear()
 
     def kill(self, process: str) -> None:

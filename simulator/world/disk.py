@@ -8,7 +8,7 @@ whether the new, the old or (file content only) something in between is found af
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,6 +71,22 @@ class Disk:
         temporary = Folder()
         self.root.entries[TEMPORARY] = self.root.durable[TEMPORARY] = temporary
         self._folders: dict[str, Folder] = {"": self.root, TEMPORARY: temporary}
+        self._takers: dict[type[Step[Any]], Callable[[Any], Any]] = {
+            MakeFolder: lambda step: self._make_folder(step.path),
+            NameTemporary: self._name_temporary,
+            WriteFile: self._write,
+            CreateEmpty: self._create_empty,
+            ReceiveFile: self._receive,
+            CopyFiles: self._copy,
+            SizeOf: self._size_of,
+            Touch: self._touch,
+            Link: self._link,
+            Rename: self._rename,
+            Remove: lambda step: self._remove(step.path),
+            RemoveFamily: lambda step: self._remove_family(step.beginning),
+            SyncFile: self._sync_file,
+            SyncFolder: self._sync_folder,
+        }
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -98,58 +114,60 @@ class Disk:
 
     def take(self, step: Step[Any]) -> Any:
         """Take one step of a plan."""
-        match step:
-            case MakeFolder(path):
-                return self._make_folder(path)
-            case NameTemporary():
-                self._temporaries += 1
-                return Path(f"{TEMPORARY}/{self._temporaries}")
-            case WriteFile(path, content):
-                self._place(path, File(content, self._clock.now_ms))
-                return None
-            case CreateEmpty(path):
-                if self.file(path) is not None:
-                    return False
-                self._place(path, File(b"", self._clock.now_ms, b""))
-                return True
-            case ReceiveFile():
-                return self._receive(step)
-            case CopyFiles(sources, path):
-                content = b"".join(self._existing(source).content for source in sources)
-                self._place(path, File(content, self._clock.now_ms))
-                return None
-            case SizeOf(path):
-                found = self.file(path)
-                return None if found is None else len(found.content)
-            case Touch(path):
-                self._existing(path).modified_ms = self._clock.now_ms
-                return None
-            case Link(source, path):
-                file = self._existing(source)
-                if self.file(path) is not None:
-                    return False
-                self._place(path, file)
-                return True
-            case Rename(source, path):
-                self._place(path, self._existing(source))
-                self._remove(source)
-                return None
-            case Remove(path):
-                self._remove(path)
-                return None
-            case RemoveFamily(beginning):
-                self._remove_family(beginning)
-                return None
-            case SyncFile(path):
-                file = self._existing(path)
-                file.synced = file.content
-                return None
-            case SyncFolder(path):
-                if (folder := self._folders.get(path)) is not None:
-                    folder.durable = dict(folder.entries)
-                return None
-            case _:
-                raise TypeError(f"a plan asked for {step!r}, which this disk does not know")
+        taker = self._takers.get(type(step))
+        if taker is None:
+            raise TypeError(f"a plan asked for {step!r}, which this disk does not know")
+        return taker(step)
+
+    def temporaries(self) -> list[str]:
+        """The names of temporary files that nobody has removed."""
+        return sorted(self._folders[TEMPORARY].entries)
+
+    def _name_temporary(self, step: NameTemporary) -> Path:
+        self._temporaries += 1
+        return Path(f"{TEMPORARY}/{self._temporaries}")
+
+    def _write(self, step: WriteFile) -> None:
+        self._place(step.path, File(step.content, self._clock.now_ms))
+
+    def _create_empty(self, step: CreateEmpty) -> bool:
+        if self.file(step.path) is not None:
+            return False
+        self._place(step.path, File(b"", self._clock.now_ms, b""))
+        return True
+
+    def _copy(self, step: CopyFiles) -> None:
+        content = b"".join(self._existing(source).content for source in step.sources)
+        self._place(step.path, File(content, self._clock.now_ms))
+
+    def _size_of(self, step: SizeOf) -> int | None:
+        found = self.file(step.path)
+        return None if found is None else len(found.content)
+
+    def _touch(self, step: Touch) -> None:
+        self._existing(step.path).modified_ms = self._clock.now_ms
+
+    def _link(self, step: Link) -> bool:
+        file = self._existing(step.source)
+        if self.file(step.path) is not None:
+            return False
+        self._place(step.path, file)
+        return True
+
+    def _rename(self, step: Rename) -> None:
+        file = self._existing(step.source)
+        if self.file(step.path) is file:
+            return  # rename(2): two names of one file are left as they are, both of them
+        self._place(step.path, file)
+        self._remove(step.source)
+
+    def _sync_file(self, step: SyncFile) -> None:
+        file = self._existing(step.path)
+        file.synced = file.content
+
+    def _sync_folder(self, step: SyncFolder) -> None:
+        if (folder := self._folders.get(step.path)) is not None:
+            folder.durable = dict(folder.entries)
 
     def _existing(self, path: str) -> File:
         if (file := self.file(path)) is None:
@@ -202,9 +220,12 @@ class Disk:
 
     # --- power cuts ---------------------------------------------------------------------------------------------------
 
-    def cut_power(self, choices: Choices) -> None:
-        """Everything that is not durable is kept, dropped or torn; then the disk is what a restart finds."""
-        fate = choices.pick("power-cut", 3)  # all of it kept, all of it lost, each for itself
+    def cut_power(self, choices: Choices, *, at_rest: bool = False) -> None:
+        """Everything that is not durable is kept, dropped or torn; then the disk is what a restart finds.
+
+        At rest it is all kept or all lost: what is only half there has been tried by cuts in the middle of the work.
+        """
+        fate = choices.pick("power-cut", 2 if at_rest else 3)  # all of it kept, all of it lost, each for itself
         settled: set[int] = set()
         self._settle("", self.root, choices, fate, settled)
         temporary = self._folders[TEMPORARY]

@@ -55,8 +55,8 @@ class Store(Protocol):
         """The keys below a prefix, whole and sorted."""
         ...
 
-    def cut_power(self, choices: Choices) -> None:
-        """Lose what is not durable, as the choices say."""
+    def cut_power(self, choices: Choices, *, at_rest: bool = False) -> None:
+        """Lose what is not durable, as the choices say; `at_rest` when nothing was in flight."""
         ...
 
     def kill(self, process: str) -> None:
@@ -106,7 +106,7 @@ class KeyWorld:
         """See `Store`."""
         return self._sorted[bisect_left(self._sorted, prefix) : bisect_right(self._sorted, prefix + "\U0010ffff")]
 
-    def cut_power(self, choices: Choices) -> None:
+    def cut_power(self, choices: Choices, *, at_rest: bool = False) -> None:
         """See `Store`: only the removal of uploads can be lost."""
         if self._discarded and choices.pick("remains", 2):
             for name, value in sorted(self._discarded.items()):

@@ -1,0 +1,103 @@
+"""Certainty in small scopes: every fault at every effect of one operation, every schedule of two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from angos.simulator.choices import Exhaustive, Recording
+from angos.simulator.faults import FAULTS
+from angos.simulator.oracle.invariants import Violation
+from angos.simulator.scenario import Scenario
+from angos.simulator.scheduler import Simulation
+from angos.simulator.world.client import Act
+
+IMAGE = Act("push_image", tag=0, item=0)
+
+OPERATIONS: dict[str, tuple[tuple[Act, ...], Act]] = {
+    "push_blob_post": ((), Act("push_blob", form="post")),
+    "push_blob_put": ((), Act("push_blob", form="put")),
+    "push_blob_patch": ((), Act("push_blob", form="patch")),
+    "push_blob_chunks": ((), Act("push_blob", form="chunks")),
+    "push_blob_cut": ((), Act("push_blob", form="patch", cut_at=8)),
+    "mount_blob": ((Act("push_blob", namespace=1),), Act("mount_blob", other=1)),
+    "cancel_upload": ((), Act("cancel_upload")),
+    "put_manifest": ((Act("push_blob", item=0), Act("push_blob", item=1)), Act("put_manifest")),
+    "put_manifest_by_digest": ((), Act("put_manifest", tag=-1)),
+    "put_referrer": ((IMAGE,), Act("put_manifest", tag=-1, item=2)),
+    "move_tag": ((IMAGE, Act("put_manifest", tag=-1, item=1)), Act("put_manifest", item=1)),
+    "delete_tag": ((IMAGE,), Act("delete_tag")),
+    "delete_manifest": ((IMAGE,), Act("delete_manifest")),
+    "delete_referrer": ((IMAGE, Act("put_manifest", tag=-1, item=2)), Act("delete_manifest", item=2)),
+    "delete_blob": ((Act("push_blob"),), Act("delete_blob")),
+    "delete_needed_blob": ((IMAGE,), Act("delete_blob")),
+    "pull": ((IMAGE,), Act("pull")),
+    "list_tags": ((IMAGE, Act("put_manifest", tag=1)), Act("list_tags")),
+    "list_catalog": ((IMAGE, Act("put_manifest", namespace=1)), Act("list_catalog")),
+    "list_referrers": ((IMAGE, Act("put_manifest", tag=-1, item=2)), Act("list_referrers")),
+}
+"""For each operation what has to be there before, and the act."""
+
+BOUNDS: Mapping[str, int] = {"next": 1, "turn": 1, "entry": 1, "content": 1, "remain": 1, "power-cut": 1}
+"""Beside the faults: one power cut that takes something, one name that it takes alone, one content that it tears."""
+
+
+@dataclass(slots=True)
+class Exhausted:
+    """What an enumeration has seen."""
+
+    runs: int = 0
+    fired: Counter[str] = field(default_factory=Counter)
+    switches: int = 0
+    cells: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    violations: list[tuple[Violation, Scenario, Recording]] = field(default_factory=list)
+
+
+def enumerate_runs(scenario: Scenario, bounds: Mapping[str, int], *, found_max: int = 1) -> Exhausted:
+    """Every run of a scenario within the bounds."""
+    seen = Exhausted()
+    for choices in Exhaustive(bounds):
+        recording = Recording(choices)
+        simulation = Simulation(scenario, recording)
+        violation = simulation.run()
+        seen.runs += 1
+        seen.switches += simulation.switches
+        seen.fired += simulation.fired
+        seen.cells += simulation.cells
+        if violation is not None:
+            seen.violations.append((violation, scenario, recording))
+            if len(seen.violations) >= found_max:
+                break
+    return seen
+
+
+def scenarios(operation: str, faults: int) -> Iterator[Scenario]:
+    """One operation in every kind of world."""
+    before, act = OPERATIONS[operation]
+    bucket = Scenario(clients=((act,),), before=before, faults=tuple(FAULTS), faults_max=faults, lossy_answers=True)
+    yield bucket
+    yield replace(bucket, store="disk")
+
+
+def exhaust(operation: str, *, faults: int = 1) -> Exhausted:
+    """Every run of one operation with at most so many faults, in a bucket and on a disk."""
+    seen = Exhausted()
+    for scenario in scenarios(operation, faults):
+        part = enumerate_runs(scenario, {**BOUNDS, "fault": faults})
+        seen.runs += part.runs
+        seen.fired += part.fired
+        seen.switches += part.switches
+        seen.cells += part.cells
+        seen.violations += part.violations
+    return seen
+
+
+def interleavings(
+    before: tuple[Act, ...], first: Act, second: Act, *, interruptions: int | None = None, fine: bool = False
+) -> Exhausted:
+    """Every schedule of two acts without faults; with at most so many interruptions when there would be too many."""
+    scenario = Scenario(clients=((first,), (second,)), before=before, replicas=2)
+    if fine:
+        scenario = replace(scenario, store="disk", granularity="fine")
+    return enumerate_runs(scenario, {} if interruptions is None else {"next": interruptions})

@@ -114,6 +114,7 @@ async def load_session(prefix: Prefix) -> UploadSession | None:
     """The upload as it is stored now, None when there is none."""
     started: tuple[int, str | None] | None = None
     offsets = []
+    parts: set[str] = set()
     after, more = "", True
     while more:
         page = await ListKeys(prefix, after, LISTING_LIMIT)
@@ -121,14 +122,18 @@ async def load_session(prefix: Prefix) -> UploadSession | None:
             kind, _, rest = name.partition(".")
             if kind == "chunk" and (offset := _parse_offset(rest)) is not None:
                 offsets.append(offset)
+            elif kind == "part":
+                parts.add(rest)
             elif kind == "session":
                 started = _parse_started(rest) or started
         after, more = page.names[-1] if page.names else "", page.more
     if started is None:
         return None
     last = await load_chunk(prefix, offsets[-1]) if offsets else None
-    if offsets and last is None:
-        return None  # finished or cancelled between the listing and the look
+    if offsets and (last is None or last.part.name not in parts):
+        # Finished or cancelled between the listing and the look. Or the power was cut before either name was durable,
+        # and the disk kept that of the chunk and lost that of its part: nobody was promised these bytes.
+        return None
     return UploadSession(prefix, started[0], started[1], tuple(offsets), last)
 
 

@@ -126,6 +126,7 @@ async def append_to_upload(namespace: Namespace, upload_id: str, request: Reques
         session = await _load(namespace, upload_id)
         _check_order(namespace, upload_id, session, content_range)
         if request.content_length == 0:
+            await _confirm(session)
             return Response(202, _progress(namespace, upload_id, session.offset))
         staged = await _stage_next(session, request, session.hashes, config)
         await _check_length(session, staged, content_range)
@@ -139,6 +140,7 @@ async def show_upload(namespace: Namespace, upload_id: str, config: RegistryConf
     """end-13: how far the upload has come."""
     async with _polite(upload_id, config):
         session = await _load(namespace, upload_id)
+        await _confirm(session)
     return Response(204, _progress(namespace, upload_id, session.offset))
 
 
@@ -273,6 +275,13 @@ async def _promote(namespace: Namespace, prefix: Prefix, parts: tuple[Part, ...]
         raise blob_unknown(namespace, digest)
     # Bytes before names: a crash between the two leaves bytes that nobody can read and the collector takes.
     await CreateKeys(((layout.owner_key(digest, namespace), b""),))
+
+
+async def _confirm(session: UploadSession) -> None:
+    """Make the offset that is about to be told durable. Whoever wrote the last chunk may still be at it, or may have
+    failed or died after its name could be seen; creating it again syncs it."""
+    if session.last is not None:
+        await CreateKeys(((chunk_key(session.prefix, session.last.offset), session.last.to_json()),))
 
 
 def _content_range(request: Request) -> ContentRange | None:

@@ -72,6 +72,8 @@ def test_an_upload_in_flight_is_finished_before_the_end(start: Start) -> None:
     answer = connection.answer("PUT", location)
     assert answer.status == 201
     assert connection.closed_by_server()
+    connection.close()
+    client.close()
     assert registry.wait() == 0
     assert Repository(start().client(), "in/flight").pull_blob(digest) == content
 
@@ -90,7 +92,7 @@ def test_a_download_in_flight_is_finished_before_the_end(start: Start) -> None:
     client = registry.client()
     repository = Repository(client, "in/flight")
     content = repository.fresh_bytes(30_000_000)
-    target = repository.blob(repository.push_blob(content, "stream"))
+    target = repository.blob(repository.push_blob(content))
     connection = client.connect()
     connection.send(request_head("GET", target, [("Host", "x")]))
     assert connection.answer("GET", target, head_only=True).status == 200
@@ -99,6 +101,8 @@ def test_a_download_in_flight_is_finished_before_the_end(start: Start) -> None:
     _wait_until_refused(registry)
     received += connection.receive(len(content) - len(received))
     assert received == content
+    connection.close()
+    client.close()
     assert registry.wait() == 0
 
 

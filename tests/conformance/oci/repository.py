@@ -87,7 +87,7 @@ class Repository:
         if way == "post and put":
             return self.complete(location, digest, content)
         if way == "stream":
-            answer = self.client.patch(location, pieces_of(content, 100))
+            answer = self.client.patch(location, pieces_of(content, max(100, len(content) // 50)))
             assert answer.status == 202, answer
             return self.complete(answer.location, digest)
         chunks = [content] if way == "one chunk" or len(content) < 3 else pieces_of(content, len(content) // 3 + 1)

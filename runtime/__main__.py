@@ -83,7 +83,7 @@ def _run(configuration: Configuration, loop: str) -> int:
     from angos.runtime.app import build_application
     from angos.runtime.server.listener import ListenError
     from angos.runtime.server.workers import run
-    from angos.runtime.stores.disk_steps import UnusableRoot
+    from angos.runtime.stores.disk import UnusableRoot
 
     logging.basicConfig(format="angos: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("angos").setLevel(logging.INFO)

@@ -19,7 +19,8 @@ from anyio import CancelScope
 from anyio.to_thread import run_sync
 
 from angos.runtime.hashing import Hasher, hex_of
-from angos.runtime.stores.disk_steps import Disk, DiskPlan, check_cancelled_here, storage_error
+from angos.runtime.stores.disk import Disk
+from angos.runtime.stores.disk_steps import DiskPlan, check_cancelled_here, storage_error
 from angos.runtime.stores.folder_listings import ON_LOOP_ENTRIES, FolderListings, Patience, TooLong
 from angos.runtime.stores.received_file import ReceivedFile
 from angos.runtime.stores.remembered_values import RememberedValues, stamp_of

@@ -6,17 +6,13 @@ Everything here blocks and is meant for a worker thread: a whole plan runs in on
 from __future__ import annotations
 
 import errno
-import itertools
 import os
-import threading
-import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from pathlib import Path as FilePath
 from typing import Any, Generic, Literal, TypeVar
 
 from anyio.from_thread import check_cancelled
 
+from angos.runtime.stores.disk import Disk, remove_if_there
 from angos.runtime.stores.received_file import ReceivedFile
 from angos.sansio.disk.plans import ROOT
 from angos.sansio.disk.steps import (
@@ -41,20 +37,11 @@ from angos.sansio.effects import EffectError, StorageFull, StorageRefused, Stora
 
 T = TypeVar("T")
 
-TEMPORARY_FOLDER = ".tmp"
-TEMPORARY_AGE_SECONDS = 24 * 3600  # no plan takes that long; another process may be running the younger ones
 OPEN_FILES_MAX = 16  # of one plan, kept open between writing and syncing
 COPY_BYTES = 8 << 20
-EMPTY_SECONDS = 60  # how long one empty file lends its content to new keys
-EMPTY_LINKS_MAX = 30_000  # ext4 stops at 65,000
-TRIES = 3
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
-
-
-class UnusableRoot(Exception):
-    """The folder of a store cannot be used; says why and what to do."""
 
 
 def storage_error(doing: str, error: OSError, *, published: bool = False) -> EffectError:
@@ -69,155 +56,6 @@ def storage_error(doing: str, error: OSError, *, published: bool = False) -> Eff
     elif not published and error.errno in _REFUSED:
         kind = StorageRefused
     return kind(f"{doing}: {reason}")
-
-
-class Disk:
-    """The folder of one store. Paths are relative to it and never lead out of it."""
-
-    def __init__(self, root: FilePath, *, sync: bool) -> None:
-        self.root = os.path.abspath(root)
-        self.sync = sync
-        self._draws = itertools.count()
-        self._random = os.urandom(8).hex()
-        self.empty = EmptyFile(self)
-
-    def full(self, path: str) -> str:
-        """Where a path of the store lies on this machine. ValueError for one that might lead elsewhere."""
-        full = f"/{path}"
-        # Names of the layout never begin with a dot, so this covers "." and ".." and our own folder too.
-        if "/." in full or "//" in full or full[-1] == "/" or "\0" in full:
-            raise ValueError(f"{path!r} is no path of a store")
-        return self.root + full
-
-    def temporary(self) -> str:
-        """A path for a file that no listing shows; relative, and only `DiskPlan` may use it."""
-        # With the process id, because workers are forked from the process that made this object.
-        return f"{TEMPORARY_FOLDER}/{self._random}-{os.getpid():x}-{next(self._draws):x}"
-
-    def make_temporary_folder(self) -> None:
-        """Make it again if somebody removed it. Never fails: the plan that needs it will."""
-        with suppress(OSError):
-            os.mkdir(f"{self.root}/{TEMPORARY_FOLDER}")
-
-    def prepare(self) -> None:
-        """Make the folders, try them out, and remove what crashed processes left. Raises `UnusableRoot`."""
-        folder = f"{self.root}/{TEMPORARY_FOLDER}"
-        try:
-            os.makedirs(folder, exist_ok=True)
-            self._try_out(folder)
-            self._remove_leftovers(folder)
-            for path in (self.root, os.path.dirname(self.root)):
-                self.sync_folder(path)
-        except (FileExistsError, NotADirectoryError):
-            raise UnusableRoot(f"{self.root} cannot hold a store: it is, or lies below, a file") from None
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            raise UnusableRoot(
-                f"{self.root} cannot hold a store: {reason}; give another folder or the right to write there"
-            ) from None
-
-    def _try_out(self, folder: str) -> None:
-        first, second = (f"{self.root}/{self.temporary()}" for _ in range(2))
-        os.close(os.open(first, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
-        try:
-            os.link(first, second)
-        except OSError as error:
-            if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                raise UnusableRoot(f"{self.root} cannot hold a store: its file system has no hard links") from None
-            raise
-        else:
-            os.unlink(second)
-        finally:
-            os.unlink(first)
-
-    def _remove_leftovers(self, folder: str) -> None:
-        oldest = time.time() - TEMPORARY_AGE_SECONDS
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                try:
-                    if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < oldest:
-                        os.unlink(entry.path)
-                except FileNotFoundError:  # another process was faster
-                    continue
-
-    def sync_folder(self, full: str) -> None:
-        """Make the entries of a folder durable; absent is no error."""
-        if not self.sync:
-            return
-        try:
-            descriptor = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        except PermissionError:
-            if full == os.path.dirname(self.root):  # the folder above the root need not be ours
-                return
-            raise
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-class EmptyFile:
-    """The file that lends its content, none, to the empty keys of about a minute: each is one more name of it.
-
-    Most keys of a registry are empty, and a file system makes a name in a tenth of the time that a file takes, and
-    has room for any number of them. The file is dated at the end of its minute, so that no key looks older than it is.
-    """
-
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
-        self._lock = threading.Lock()
-        self._full = ""
-        self._process = 0
-        self._links = 0
-        self._until = 0.0
-
-    def link_to(self, full: str) -> None:
-        """Give the file this name too. `FileExistsError` when the name is taken."""
-        for _ in range(TRIES):
-            lender = self._lender()
-            try:
-                return os.link(lender, full)
-            except FileNotFoundError:
-                if os.path.exists(lender):  # then it is the folder of the name that is missing
-                    raise
-            except OSError as error:
-                if error.errno != errno.EMLINK:
-                    raise
-            self._forget(lender)
-        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
-
-    def _lender(self) -> str:
-        with self._lock:
-            self._links += 1
-            now = time.time()
-            if (
-                self._process != os.getpid()
-                or self._links > EMPTY_LINKS_MAX
-                or not 0 <= self._until - now <= EMPTY_SECONDS
-            ):
-                self._renew(now)
-            return self._full
-
-    def _renew(self, now: float) -> None:
-        before = self._full if self._process == os.getpid() else ""
-        self._full = f"{self._disk.root}/{self._disk.temporary()}.empty"
-        descriptor = os.open(self._full, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-        try:
-            os.utime(descriptor, (now + EMPTY_SECONDS, now + EMPTY_SECONDS))
-            if self._disk.sync:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._process, self._links, self._until = os.getpid(), 1, now + EMPTY_SECONDS
-        if before:
-            _remove_if_there(before)
-
-    def _forget(self, lender: str) -> None:
-        with self._lock:
-            if lender == self._full:
-                self._until = 0.0
 
 
 class DiskPlan(Generic[T]):
@@ -293,7 +131,7 @@ class DiskPlan(Generic[T]):
             os.close(descriptor)
         self._open.clear()
         for path in self._temporaries:
-            _remove_if_there(path)
+            remove_if_there(path)
         self._temporaries.clear()
 
     def _full(self, path: str) -> str:
@@ -334,7 +172,7 @@ class DiskPlan(Generic[T]):
             write_all(descriptor, step.content)
         except BaseException:
             os.close(descriptor)
-            _remove_if_there(full)
+            remove_if_there(full)
             raise
         self._keep_open(full, descriptor)
 
@@ -355,7 +193,7 @@ class DiskPlan(Generic[T]):
                 self._copy(self._full(source), target)
         except BaseException:
             os.close(target)
-            _remove_if_there(full)
+            remove_if_there(full)
             raise
         self._keep_open(full, target)
 
@@ -391,7 +229,7 @@ class DiskPlan(Generic[T]):
     def remove(self, step: Remove) -> None:
         full = self._full(step.path)
         if full in self._temporaries:
-            _remove_if_there(full)
+            remove_if_there(full)
             self._temporaries.remove(full)
             return
         try:
@@ -410,7 +248,7 @@ class DiskPlan(Generic[T]):
             return
         for name in names:
             if name.startswith(beginning):
-                _remove_if_there(f"{full}/{name}")
+                remove_if_there(f"{full}/{name}")
 
     def sync_file(self, step: SyncFile) -> None:
         full = self._full(step.path)
@@ -468,11 +306,4 @@ def check_cancelled_here() -> None:
     try:
         check_cancelled()
     except RuntimeError:  # not a worker thread of anyio
-        return
-
-
-def _remove_if_there(full: str) -> None:
-    try:
-        os.unlink(full)
-    except FileNotFoundError:
         return

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angos.runtime.hashing import can_export
-from angos.runtime.stores import disk_steps
+from angos.runtime.stores import disk, disk_steps
 from angos.runtime.stores.directory import DirectoryStore
-from angos.runtime.stores.disk_steps import TEMPORARY_FOLDER, Disk, UnusableRoot
+from angos.runtime.stores.disk import TEMPORARY_FOLDER, Disk, UnusableRoot
 from angos.sansio.disk.plans import part_path
 from angos.sansio.effects import (
     CreateKeys,
@@ -128,9 +128,9 @@ def test_leftovers_of_a_crash_are_removed_after_a_day(tmp_path: Path) -> None:
 
 @given(st.text(st.sampled_from("a./\0"), max_size=8))
 def test_no_path_leads_out_of_the_root(path: str) -> None:
-    disk = Disk(Path("/somewhere/root"), sync=False)
+    folder = Disk(Path("/somewhere/root"), sync=False)
     try:
-        full = disk.full(path)
+        full = folder.full(path)
     except ValueError:
         assert any(part in ("", ".", "..") or part[0] == "." or "\0" in part for part in path.split("/"))
     else:
@@ -539,7 +539,7 @@ def test_a_cancelled_write_is_done_whole_or_not_at_all(root: Path, backend: str)
 def test_empty_keys_take_no_file_of_their_own_and_never_look_older_than_they_are(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_steps, "EMPTY_LINKS_MAX", 3)
+    monkeypatch.setattr(disk, "EMPTY_LINKS_MAX", 3)
     store = DirectoryStore(root)
     names = [f"{PREFIX}empty/{number}" for number in range(8)]
 

@@ -101,7 +101,7 @@ async def put_manifest(
     digest = Digest.of(body, reference.algorithm if isinstance(reference, Digest) else "sha256")
     if isinstance(reference, Digest) and digest != reference:
         raise RegistryError(400, "DIGEST_INVALID", f"the manifest hashes to {digest}, not to {reference}")
-    missing = await _missing(namespace, manifest)
+    missing, found = await _find_references(namespace, manifest)
     if missing and not config.allow_missing_manifest_references:
         raise RegistryError(
             400,
@@ -110,12 +110,11 @@ async def put_manifest(
             detail=[{"digest": descriptor.digest} for descriptor in missing],
         )
 
-    await CreateKeys(_plan_references(namespace, digest, body, manifest, tags))
+    await CreateKeys((*_plan_references(namespace, digest, body, manifest, tags), *found))
     revision = (layout.revision_key(namespace, digest), _revision_record(manifest, await ReadClock()))
     await CreateKeys((revision,))
     for _ in range(CROSSINGS_MAX):
-        for tag in tags:
-            await set_tag(namespace, tag, digest)
+        await together(set_tag(namespace, tag, digest) for tag in tags)
         if manifest.subject is not None:
             referrer = referrer_descriptor(manifest, digest, len(body))
             await CreateKeys(((layout.referrer_key(namespace, manifest.subject, digest), referrer),))
@@ -172,19 +171,29 @@ def _parse(body: bytes, request: Request) -> Manifest:
         raise RegistryError(400, "MANIFEST_INVALID", str(error)) from None
 
 
-async def _missing(namespace: Namespace, manifest: Manifest) -> list[Descriptor]:
-    """What the manifest names and the namespace cannot show: an image that cannot be pulled completely."""
+async def _find_references(
+    namespace: Namespace, manifest: Manifest
+) -> tuple[list[Descriptor], tuple[tuple[Key, bytes], ...]]:
+    """What the manifest names and the namespace cannot show, and the keys by which it shows the rest.
+
+    Another request may have written such a key and not have made it durable yet. The first wave creates it once more,
+    which syncs it: an acknowledged manifest must not lose a layer to a power cut that hits somebody else's push.
+    """
     needed = [descriptor for descriptor in manifest.references if not descriptor.fetched_elsewhere]
-    found = await together(_is_here(namespace, descriptor.storable) for descriptor in needed)
-    return [descriptor for descriptor, here in zip(needed, found, strict=True) if not here]
+    found = await together(_shown_by(namespace, descriptor.storable) for descriptor in needed)
+    missing = [descriptor for descriptor, entry in zip(needed, found, strict=True) if entry is None]
+    return missing, tuple(entry for entry in found if entry is not None)
 
 
-async def _is_here(namespace: Namespace, digest: Digest | None) -> bool:
+async def _shown_by(namespace: Namespace, digest: Digest | None) -> tuple[Key, bytes] | None:
     if digest is None:
-        return False
-    if await StatKey(layout.owner_key(digest, namespace)) is not None:
-        return True
-    return await StatKey(layout.revision_key(namespace, digest)) is not None
+        return None
+    owner = layout.owner_key(digest, namespace)
+    if await StatKey(owner) is not None:
+        return owner, b""
+    revision = layout.revision_key(namespace, digest)
+    record = await ReadKey(revision)
+    return None if record is None else (revision, record)
 
 
 def _plan_references(

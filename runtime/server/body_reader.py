@@ -226,8 +226,8 @@ class BodyReader:
         if self._decoder is None:
             taken = min(count, self._left)
             self._left -= taken
+            self.finished = self._left == 0  # before the sink, which may fail on the very last bytes
             self._sink((view[:taken],))
-            self.finished = self._left == 0
             return taken
         position = 0
         while position < count and not self._decoder.finished:

@@ -96,7 +96,7 @@ class HeadParser:
             raise HeadRefused(505, "only HTTP/1.1 and HTTP/1.0 are understood")
         method, modern = line[1].decode("ascii"), line[4] == b"1"
         if method == "CONNECT":
-            raise HeadRefused(405, "this is a registry, not a proxy")
+            raise HeadRefused(501, "this is a registry, not a proxy")
         if method not in _METHODS:
             raise HeadRefused(501, f"the method {method[:40]} is not known")
         target, authority = _origin_form(line[2].decode("ascii"))
@@ -157,7 +157,7 @@ def _origin_form(target: str) -> tuple[str, str | None]:
     if target.startswith("/"):
         return target, None
     if target == "*":
-        raise HeadRefused(405, "the server has no options of its own; ask about a path")
+        raise HeadRefused(400, "the server has no options of its own; ask about a path")
     if (absolute := _ABSOLUTE.fullmatch(target)) is None:
         raise HeadRefused(400, "the request target is not a path")
     authority, rest = absolute[1], absolute[2]

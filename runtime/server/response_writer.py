@@ -18,6 +18,7 @@ from angos.runtime.server.limits import ServerOptions
 from angos.sansio.errors import Code, RegistryError
 from angos.sansio.http.error_body import error_response
 from angos.sansio.http.message import Absent, FromKey, Inline, Response, Slices
+from angos.sansio.registry import EVERY_ANSWER
 
 LOOP_SIZE_MAX: Final = 64 << 10  # content up to this length is not worth a thread
 TURN_SECONDS: Final = 0.05
@@ -39,8 +40,9 @@ class AnswerImpossible(Exception):
 
 
 def error_answer(status: int, code: Code, message: str) -> Response:
-    """An error in the form of the distribution specification."""
-    return error_response(RegistryError(status, code, message))
+    """An error in the form of the distribution specification, with what every answer of a registry carries."""
+    answer = error_response(RegistryError(status, code, message))
+    return Response(status, EVERY_ANSWER + answer.headers, answer.body)
 
 
 class _Date:

@@ -184,6 +184,17 @@ def test_a_sink_that_fails_ends_the_transfer(server: RunningServer, size: int) -
             assert (answer.status, answer.body) == (507, b"no space left")
 
 
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_after_a_sink_that_failed_on_the_last_byte_the_connection_goes_on(server: RunningServer, size: int) -> None:
+    """A disk that was full at the very end of a body: the client's next request was dropped without an answer."""
+    with server.connect() as wire:
+        wire.ask(f"/receive?fail={size}", f"Content-Length: {size}", method="PUT", body=LARGE[:size])
+        answer = wire.answer()
+        assert (answer.status, answer.closes) == (507, False)
+        wire.ask("/receive", "Content-Length: 2", method="PUT", body=b"ok")
+        assert wire.answer().json()["size"] == 2
+
+
 @pytest.mark.parametrize("size", [10, 3_000_000])
 def test_what_arrived_before_the_client_left_is_kept(server: RunningServer, size: int) -> None:
     sent = LARGE[: size // 2]

@@ -49,7 +49,7 @@ def main() -> int:
         parser.error(f"no such row: {', '.join(unknown)}; the rows are {', '.join(known)}")
     families = [family for family in FAMILIES if set(family.rows) & set(wanted)]
     RESULTS.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="stores-", dir=RESULTS))
+    folder = Path(tempfile.mkdtemp(prefix="angos-stores-", dir=arguments.folder.absolute()))
     failures: list[str] = []
     try:
         install_missing({program for family in families for program in family.programs})
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", default="", help="names separated by commas; all by default")
     parser.add_argument("--rounds", type=int, default=3, help="how often each figure is taken")
     parser.add_argument("--seconds", type=float, default=4.0, help="how long the load of one figure lasts")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the stores are made, and removed again")
     parser.add_argument("--size-mib", type=int, default=1024, help="size of a large blob")
     return parser
 

@@ -32,6 +32,7 @@ def measure(settings: Settings) -> list[Result]:
             ours = stack.enter_context(angos(settings.cores, settings.folder / "large-ours"))
             theirs = stack.enter_context(docker_registry(settings.cores, settings.folder / "large-theirs"))
             results.extend(_measure_push(settings, row, ours, theirs, maker) for row in pushes)
+        results.append(_measure_disk(settings, pushes[0], maker))
     return results
 
 
@@ -90,3 +91,20 @@ def _push(server: Server, row: str, content: Content) -> float:
         else:
             close_upload(connection, target, content, with_body=True)
         return content.size / 1e6 / (time.perf_counter() - start)
+
+
+def _measure_disk(settings: Settings, row: str, maker: ContentMaker) -> Result:
+    """What no push can exceed: the same bytes, written to a file and synced."""
+    figures = []
+    path = settings.folder / "disk"
+    for _ in range(settings.rounds):
+        content = maker.make()
+        os.sync()
+        start = time.perf_counter()
+        with path.open("wb", buffering=0) as file:
+            for piece in content.pieces():
+                file.write(piece)
+            os.fsync(file.fileno())
+        figures.append(content.size / 1e6 / (time.perf_counter() - start))
+        path.unlink()
+    return Result(row, f"{settings.size_mib} MiB written to a file and synced, no server", "MB/s", tuple(figures))

@@ -1,8 +1,10 @@
-"""Many clients at once: the same digest, the same tag, images that share layers."""
+"""Many clients at once: the same digest, the same tag, images that share layers. On one worker and on several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+import pytest
 
 from tests.conformance.http_client import Client
 from tests.conformance.oci.content import (
@@ -15,8 +17,18 @@ from tests.conformance.oci.content import (
     manifest_of,
 )
 from tests.conformance.oci.repository import WAYS, Repository
+from tests.conformance.registry_process import RegistryProcess
 
 T = TypeVar("T")
+
+
+@pytest.fixture(scope="module", params=["asyncio-1", "trio-1", "asyncio-3"])
+def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
+    """A registry of one process, or of several that share nothing but the disk."""
+    loop, _, workers = request.param.partition("-")
+    registry = RegistryProcess.start(tmp_path_factory.mktemp("many") / "data", loop=loop, workers=int(workers))
+    yield registry
+    registry.stop()
 
 
 def _at_once(client: Client, jobs: list[Callable[[Client], T]]) -> list[T]:
@@ -134,3 +146,63 @@ def test_readers_see_a_tag_at_every_moment_of_its_moves(repository: Repository, 
 
     seen = set[bytes]().union(*_at_once(client, [write, read, read, read]))
     assert seen <= set(manifests)
+
+
+def test_writers_of_one_upload_on_several_connections_never_mix(repository: Repository, client: Client) -> None:
+    for _ in range(5):
+        contents = [repository.fresh_bytes(60_000) for _ in range(6)]
+        location = repository.start_upload()
+
+        def append(content: bytes, location: str = location) -> Callable[[Client], int]:
+            return lambda own: Repository(own, repository.name).append(location, content, 0).status
+
+        statuses = _at_once(client, [append(content) for content in contents])
+        assert statuses.count(202) == 1, statuses
+        assert set(statuses) <= {202, 409, 416, 429, 503}
+        assert client.get(location)["range"] == "0-59999"
+        content = contents[statuses.index(202)]
+
+        def close(own: Client, location: str = location, content: bytes = content) -> int:
+            return Repository(own, repository.name).complete(location, digest_of(content)).status
+
+        assert _at_once(client, [close] * 4) == [201] * 4
+        assert repository.pull_blob(digest_of(content)) == content
+
+
+def test_cancelling_while_another_writes_leaves_no_upload(repository: Repository, client: Client) -> None:
+    for _ in range(5):
+        content = repository.fresh_bytes(60_000)
+        location = repository.start_upload()
+
+        def write(own: Client, location: str = location, content: bytes = content) -> int:
+            return Repository(own, repository.name).append(location, content, 0).status
+
+        def cancel(own: Client, location: str = location) -> int:
+            return own.delete(location).status
+
+        written, cancelled = _at_once(client, [write, cancel])
+        assert written in (202, 404)
+        assert cancelled == 204
+        assert client.get(location).status == 404
+
+
+def test_pushing_and_deleting_a_manifest_at_once_ends_in_one_of_both(repository: Repository, client: Client) -> None:
+    manifest = artifact_of("application/x")
+    target = repository.manifest(digest_of(manifest))
+    for _ in range(8):
+        repository.push_manifest(manifest, "latest")
+
+        def push(own: Client) -> int:
+            return Repository(own, repository.name).put_manifest(manifest, "latest").status
+
+        def delete(own: Client) -> int:
+            return own.delete(target).status
+
+        pushed, *deleted = _at_once(client, [push, delete, delete])
+        assert pushed == 201
+        assert set(deleted) <= {202, 404}
+        by_tag, by_digest = client.get(repository.manifest("latest")), client.get(target)
+        assert by_tag.status in (200, 404)
+        if by_tag.status == 200:
+            assert by_digest.status == 200, "a tag that names a manifest which is gone"
+            assert by_tag.body == by_digest.body == manifest

@@ -11,6 +11,8 @@ client can go on; whatever two requests do to one upload at once, at most one of
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from angos.sansio import layout
 from angos.sansio.blobs import blob_is_readable, blob_location, blob_unknown
 from angos.sansio.config import RegistryConfig
@@ -20,6 +22,7 @@ from angos.sansio.effects import (
     DiscardPart,
     DiscardUpload,
     DrawId,
+    EffectError,
     HashParts,
     HashState,
     ListKeys,
@@ -81,9 +84,9 @@ async def _push_whole_blob(namespace: Namespace, digest: Digest, request: Reques
     staged = await _stage(prefix, upload_id, request, (HashState(digest.algorithm, "", None),), config.blob_size_max)
     if staged.whole and staged.hashes[0].hex == digest.hex:
         await _promote(namespace, prefix, (staged.part,), digest)
-        await DiscardUpload(prefix)
+        await _discard(prefix)
         return _blob_created(namespace, digest)
-    await DiscardUpload(prefix)
+    await _discard(prefix)
     if not staged.whole:
         raise RegistryError(400, "SIZE_INVALID", f"the body ended after {staged.part.size} bytes; push it again")
     raise _digest_mismatch(digest, staged.hashes[0].hex)
@@ -171,10 +174,10 @@ async def finish_upload(
         parts = await _take_last_bytes(namespace, upload_id, session, request, content_range, digest, config)
         if not await PromoteParts(session.prefix, parts, layout.blob_key(digest)):
             # Another request finished or cancelled it, or a crash took parts that were never promised.
-            await DiscardUpload(session.prefix)
+            await _discard(session.prefix)
             raise _upload_unknown(upload_id)
         await CreateKeys(((layout.owner_key(digest, namespace), b""),))
-        await DiscardUpload(session.prefix)
+        await _discard(session.prefix)
     return _blob_created(namespace, digest)
 
 
@@ -190,13 +193,13 @@ async def _take_last_bytes(
     """The parts of the blob, checked against its digest. After a refusal the upload is as it was."""
     parts = await load_parts(session)
     if parts is None:
-        await DiscardUpload(session.prefix)
+        await _discard(session.prefix)
         raise _upload_unknown(upload_id)
     if request.content_length == 0 and parts:
         found = _hex(session.last.hashes if session.last is not None else (), digest.algorithm)
         found = found or await HashParts(session.prefix, parts, digest.algorithm)
         if found is None:
-            await DiscardUpload(session.prefix)
+            await _discard(session.prefix)
             raise _upload_unknown(upload_id)
         if found != digest.hex:
             raise _digest_mismatch(digest, found)
@@ -219,9 +222,9 @@ async def _take_last_bytes(
         alone = await HashParts(session.prefix, (staged.part,), digest.algorithm)
         if alone == digest.hex:
             return (staged.part,)
-    await DiscardPart(session.prefix, staged.part.name)
+    await _discard_part(session, staged)
     if found is None:
-        await DiscardUpload(session.prefix)
+        await _discard(session.prefix)
         raise _upload_unknown(upload_id)
     raise _digest_mismatch(digest, found)
 
@@ -260,12 +263,12 @@ async def _stage(prefix: Prefix, part: str, request: Request, hashes: tuple[Hash
 async def _commit(namespace: Namespace, upload_id: str, session: UploadSession, staged: Staged) -> UploadSession:
     """Make what was staged count, unless another request was faster."""
     if staged.part.size == 0:
-        await DiscardPart(session.prefix, staged.part.name)
+        await _discard_part(session, staged)
         return session
     chunk = Chunk(session.offset, staged.part, staged.hashes)
     (created,) = await CreateKeys(((chunk_key(session.prefix, chunk.offset), chunk.to_json()),))
     if not created:
-        await DiscardPart(session.prefix, staged.part.name)
+        await _discard_part(session, staged)
         raise _out_of_order(namespace, upload_id, await _load(namespace, upload_id))
     return session.appended(chunk)
 
@@ -275,6 +278,18 @@ async def _promote(namespace: Namespace, prefix: Prefix, parts: tuple[Part, ...]
         raise blob_unknown(namespace, digest)
     # Bytes before names: a crash between the two leaves bytes that nobody can read and the collector takes.
     await CreateKeys(((layout.owner_key(digest, namespace), b""),))
+
+
+async def _discard(prefix: Prefix) -> None:
+    """Clean up behind an answer that is already decided. A failure must not change it; the collector comes later."""
+    with suppress(EffectError):
+        await DiscardUpload(prefix)
+
+
+async def _discard_part(session: UploadSession, staged: Staged) -> None:
+    """As `_discard`, for a part that nothing refers to."""
+    with suppress(EffectError):
+        await DiscardPart(session.prefix, staged.part.name)
 
 
 async def _confirm(session: UploadSession) -> None:
@@ -311,7 +326,7 @@ async def _check_length(session: UploadSession, staged: Staged, content_range: C
         return
     if not staged.whole and staged.part.size < content_range.size:
         return
-    await DiscardPart(session.prefix, staged.part.name)
+    await _discard_part(session, staged)
     message = f"Content-Range {content_range} covers {content_range.size} bytes, the body has {staged.part.size}"
     raise RegistryError(400, "SIZE_INVALID", message)
 

@@ -324,6 +324,9 @@ REFUSED: dict[str, bytes] = {
     "manifest and index at once": encoded(
         {"schemaVersion": 2, "config": EMPTY_DESCRIPTOR, "manifests": [EMPTY_DESCRIPTOR]}
     ),
+    "layers twice": encoded(VALID)[:-1] + b',"layers":[]}',
+    "media type twice": encoded(VALID)[:-1] + b',"mediaType":"application/vnd.oci.image.index.v1+json"}',
+    "a second subject in capitals": encoded(VALID)[:-1] + b',"subject":null,"Subject":null}',
     "manifests are an object": encoded(VALID_INDEX | {"manifests": {}}),
     "a child is a number": encoded(VALID_INDEX | {"manifests": [1]}),
     "a child without digest": encoded(VALID_INDEX | {"manifests": [{"mediaType": OCI_MANIFEST, "size": 2}]}),

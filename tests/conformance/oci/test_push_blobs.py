@@ -121,6 +121,18 @@ def test_a_post_without_length_and_body_starts_an_upload(repository: Repository,
     connection.finish()
 
 
+def test_an_announced_digest_without_bytes_starts_an_upload(repository: Repository, client: Client) -> None:
+    content = repository.fresh_bytes()
+    digest = digest_of(content)
+    answer = client.post(f"{repository.uploads}?digest={digest}")
+    assert not repository.has_blob(digest)
+    if answer.status == 202:
+        assert repository.complete(answer.location, digest, content).status == 201
+        assert repository.pull_blob(digest) == content
+    else:
+        refused(answer, 400, "DIGEST_INVALID")
+
+
 def test_a_chunked_single_post_is_accepted(repository: Repository, client: Client) -> None:
     content = repository.fresh_bytes(200_000)
     answer = client.post(f"{repository.uploads}?digest={digest_of(content)}", [content[:1], content[1:]])

@@ -172,6 +172,23 @@ def test_a_long_list_comes_in_pages_that_clients_can_read(repository: Repository
     assert {each["artifactType"] for each in filtered} == {SBOM}
 
 
+def test_a_referrer_too_large_for_a_page_is_listed_nevertheless(repository: Repository, client: Client) -> None:
+    _, subject = repository.push_image()
+    sizes = (4_700_000, 10, 4_700_001, 10)
+    manifests = [artifact_of(SBOM, subject, annotations={str(n): "x" * size}) for n, size in enumerate(sizes)]
+    for manifest in manifests:
+        repository.push_manifest(manifest)
+    found: list[str] = []
+    target: str | None = repository.path(f"referrers/{subject['digest']}")
+    while target is not None:
+        answer = client.get(target)
+        assert answer.status == 200
+        assert answer.json["manifests"]
+        found += [each["digest"] for each in answer.json["manifests"]]
+        target = answer.next_page
+    assert sorted(found) == sorted(digest_of(manifest) for manifest in manifests)
+
+
 def test_a_wish_for_small_pages_is_granted_or_ignored(repository: Repository) -> None:
     _, subject = repository.push_image()
     expected = {repository.push_manifest(artifact_of(f"application/x{number}", subject)) for number in range(5)}

@@ -309,3 +309,19 @@ def test_time_and_ids_are_real(run: Run, tmp_path: Path) -> None:
         assert len(drawn) == 36
         assert drawn[14] == "4"
         assert drawn[19] in "89ab"
+
+
+def test_the_operator_is_told_what_failed_and_where(caplog: pytest.LogCaptureFixture) -> None:
+    async def read_damaged() -> bytes | None:
+        return await ReadKey(Key("fail/here"))
+
+    async def scenario(operation: Operation[Any]) -> None:
+        with pytest.raises(StorageCorrupt):
+            await drive(operation, Scripted())
+
+    for operation in (Operation(read_damaged()), Operation(together([read_damaged()]))):
+        caplog.clear()
+        anyio.run(scenario, operation)
+        (line, *_) = caplog.messages
+        assert "StorageCorrupt: fail/here" in line
+        assert "read_damaged:" in line

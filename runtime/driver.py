@@ -6,6 +6,7 @@ an operation whose effects are all immediate runs like a plain function.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, Iterator
 from types import CoroutineType
 from typing import Any, Protocol, TypeVar
@@ -13,10 +14,21 @@ from typing import Any, Protocol, TypeVar
 from anyio import CancelScope, create_task_group, current_time
 from anyio.lowlevel import checkpoint
 
-from angos.sansio.effects import Effect, EffectError, OperationCancelled, Together
+from angos.sansio.effects import (
+    Effect,
+    EffectError,
+    OperationCancelled,
+    StorageCorrupt,
+    StorageFull,
+    StorageRefused,
+    StorageUnavailable,
+    Together,
+)
 from angos.sansio.operation import Done, Operation
 
 T = TypeVar("T")
+
+_log = logging.getLogger("angos.storage")
 
 CLEANUP_SECONDS = 5.0
 IMMEDIATE_MAX = 100  # effects in a row, 1 to 2 ms; then others get their turn
@@ -65,6 +77,8 @@ async def _continue(
                         immediate = 0
                         await checkpoint()
         except Exception as error:  # the operation decides; what it does not handle, it raises
+            if not isinstance(step, Together):  # whose children have told already
+                _note(operation, error)
             step = operation.fail(error)
         except GeneratorExit:  # we ourselves are abandoned
             operation.abandon()
@@ -125,6 +139,12 @@ async def _perform_together(effect: Together[Any], performer: Performer, cleanup
     return tuple(group.results)
 
 
+def _note(operation: Operation[Any], error: Exception) -> None:
+    """Tell the operator about a failing store. Clients get an answer that says less, and their mistakes are no news."""
+    if isinstance(error, (StorageUnavailable, StorageFull, StorageRefused, StorageCorrupt)):
+        _log.error("%s: %s (at %s)", type(error).__name__, error, operation.where())
+
+
 class _Group:
     """The children of one `Together`."""
 
@@ -147,6 +167,7 @@ class _Group:
                 try:
                     reply = self._performer.perform(step)
                 except Exception as error:
+                    _note(operation, error)
                     step = operation.fail(error)
                     continue
                 if type(reply) is CoroutineType:

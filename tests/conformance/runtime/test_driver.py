@@ -322,6 +322,6 @@ def test_the_operator_is_told_what_failed_and_where(caplog: pytest.LogCaptureFix
     for operation in (Operation(read_damaged()), Operation(together([read_damaged()]))):
         caplog.clear()
         anyio.run(scenario, operation)
-        (line, *_) = caplog.messages
+        (line,) = caplog.messages
         assert "StorageCorrupt: fail/here" in line
         assert "read_damaged:" in line

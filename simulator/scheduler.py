@@ -141,11 +141,13 @@ class Simulation:
         self._steps_max = stop_at or STEPS_MAX
         self._touched = self.world.store.touched
         self._faults_possible = bool(scenario.faults)
+        self.on_answer: Callable[[Call, Answer | None], None] | None = None
+        """Told of every answer, for whoever wants to compare it with something."""
         self._ready: list[Task] = []
         self._asleep: list[Task] = []
         self._late: list[tuple[Effect[Any], str]] = []
         self._last: Task | None = None
-        self._shared = Shared()
+        self.shared = Shared()
         self._clients: list[Client] = []
         self._faults_left = 0
         self._config = scenario.registry_config
@@ -210,7 +212,7 @@ class Simulation:
         """The end of a run: on a disk a power cut at rest; then everything is read once more, and the oracle judges."""
         faulty = bool(self.fired)
         if self.world.disk is not None and "crash" in self.scenario.faults:
-            self._cut_power(at_rest=True)
+            self.cut_power(at_rest=True)
             faulty = True
         self.calls(self.invariants.audit())
         self.invariants.judge()
@@ -224,6 +226,10 @@ class Simulation:
             self.begin(name, acts)
             self.settle()
             self.choices = before
+
+    def in_flight(self) -> int:
+        """How many operations have begun and not ended, children included."""
+        return len(self._ready) + len(self._asleep)
 
     def waiting(self) -> list[str]:
         """Where each operation in flight is suspended."""
@@ -450,18 +456,19 @@ class Simulation:
 
     def _end_processes(self, task: Task, fault: str) -> None:
         if fault == "kill":
-            self._kill(task.exchange.replica)
+            self.kill(task.exchange.replica)
         else:
-            self._cut_power()
+            self.cut_power()
 
-    def _kill(self, replica: str) -> None:
+    def kill(self, replica: str) -> None:
+        """One process dies: its operations end, its clients are told nothing."""
         self._abandon(
             [task for task in [*self._ready, *self._asleep, *self._parents()] if task.exchange.replica == replica]
         )
         self.world.store.kill(replica)
 
-    def _cut_power(self, *, at_rest: bool = False) -> None:
-        """Everybody dies. Clients are told nothing."""
+    def cut_power(self, *, at_rest: bool = False) -> None:
+        """Everybody dies, and what was not durable is kept or lost. Clients are told nothing."""
         if self.timeline is not None:
             self.timeline.note(self.steps, self.world.clock.now_ms, "the power is cut")
         doomed = [*self._ready, *self._asleep, *self._parents()]
@@ -741,6 +748,8 @@ class Simulation:
         if self.timeline is not None:
             self.timeline.answered(self.steps, self.world.clock.now_ms, exchange.client.name, exchange.call, answer)
         call = exchange.call
+        if self.on_answer is not None:
+            self.on_answer(call, answer)
         self.invariants.told(call, answer, exchange.called, self.steps, exchange.client.name)
         self.history.add(call.intents, exchange.called, self.steps, answer, exchange.client.name)
         self._take_answer(exchange.client, answer)
@@ -757,7 +766,7 @@ class Simulation:
 
     def _go_on(self, client: Client, answer: Answer | None) -> None:
         while client.acts:
-            client.script = play(client.acts.popleft(), self._shared)
+            client.script = play(client.acts.popleft(), self.shared)
             try:
                 call = next(client.script)
             except StopIteration:

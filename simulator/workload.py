@@ -13,7 +13,16 @@ from angos.simulator.scenario import Scenario
 from angos.simulator.world.client import FORMS, SCRIPTS, Act
 from angos.simulator.world.images import NAMESPACES, TAGS
 
-UPLOADING = ("push_blob", "push_image", "join_upload", "cancel_upload", "cancel_other", "mount_blob", "head_blob")
+UPLOADING = (
+    "push_blob",
+    "push_image",
+    "join_upload",
+    "leave_upload",
+    "cancel_upload",
+    "cancel_other",
+    "mount_blob",
+    "head_blob",
+)
 NAMING = ("push_image", "put_manifest", "delete_manifest", "delete_tag", "pull", "get_manifest", "list_referrers")
 MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(SCRIPTS)))
 

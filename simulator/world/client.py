@@ -59,8 +59,19 @@ class Act:
 
 
 @dataclass(slots=True)
+class Listing:
+    """What a client read, page by page."""
+
+    path: str
+    names: list[str]
+    whole: bool = False
+
+
+@dataclass(slots=True)
 class Shared:
     """What clients of one scenario know of each other."""
+
+    listings: list[Listing] = field(default_factory=list)
 
     uploads: list[tuple[str, str, int]] = field(default_factory=list)
     """Namespace, location and blob of uploads that were opened."""
@@ -114,6 +125,14 @@ def join_upload(act: Act, shared: Shared) -> Script:
         return
     namespace, location, index = shared.uploads[act.other % len(shared.uploads)]
     yield from _resume(act, namespace, location, blob(index))
+
+
+def leave_upload(act: Act, shared: Shared) -> Script:
+    """Open an upload, bring all bytes or those before the cut, and go away."""
+    namespace, wanted = NAMESPACES[act.namespace], blob(act.item)
+    location = yield from _open(shared, namespace, act.item)
+    if location:
+        yield Call("PATCH", location, body=SyntheticBody(wanted.content, act.cut_at, chunked=True), upload=location)
 
 
 def cancel_upload(act: Act, shared: Shared) -> Script:
@@ -278,13 +297,12 @@ def get_manifest(act: Act, shared: Shared) -> Script:
 
 def list_tags(act: Act, shared: Shared) -> Script:
     """All tags, one by one."""
-    target: str | None = f"/v2/{NAMESPACES[act.namespace]}/tags/list?n=1"
-    yield from _pages(target)
+    yield from _pages(f"/v2/{NAMESPACES[act.namespace]}/tags/list", "tags", shared)
 
 
 def list_catalog(act: Act, shared: Shared) -> Script:
     """All namespaces, one by one."""
-    yield from _pages("/v2/_catalog?n=1")
+    yield from _pages("/v2/_catalog", "repositories", shared)
 
 
 def list_referrers(act: Act, shared: Shared) -> Script:
@@ -321,11 +339,18 @@ def descriptors(manifest: bytes) -> list[dict[str, str]]:
     return [*([value["config"]] if "config" in value else []), *value.get("layers", [])]
 
 
-def _pages(target: str | None) -> Script:
-    while target is not None:
+def _pages(path: str, field_name: str, shared: Shared) -> Script:
+    listing = Listing(path, [])
+    shared.listings.append(listing)
+    target = f"{path}?n=1"
+    while not listing.whole:
         answer = yield Call("GET", target)
-        link = answer.headers.get("link", "") if answer is not None else ""
-        target = link[1 : link.index(">")] if link.startswith("<") else None
+        if answer is None or answer.status != 200:
+            return
+        listing.names += json.loads(answer.body)[field_name]
+        link = answer.headers.get("link", "")
+        listing.whole = not link
+        target = link[1 : link.index(">")] if link else ""
 
 
 # --- deleting ---------------------------------------------------------------------------------------------------------
@@ -377,6 +402,7 @@ SCRIPTS: dict[str, Callable[[Act, Shared], Script]] = {
         put_manifest,
         mount_blob,
         join_upload,
+        leave_upload,
         cancel_upload,
         cancel_other,
         pull,

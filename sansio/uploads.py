@@ -14,7 +14,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from angos.sansio import layout
-from angos.sansio.blobs import blob_is_readable, blob_location, blob_unknown
+from angos.sansio.blobs import blob_is_readable, blob_location
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
     BodyTooLarge,
@@ -80,13 +80,12 @@ async def _open_upload(namespace: Namespace, algorithm: str | None) -> Response:
 
 async def _push_whole_blob(namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig) -> Response:
     upload_id = await DrawId()
-    prefix = layout.upload_prefix(namespace, upload_id)
-    staged = await _stage(prefix, upload_id, request, (HashState(digest.algorithm, "", None),), config.blob_size_max)
+    session = UploadSession(layout.upload_prefix(namespace, upload_id), 0, digest.algorithm, (), None)
+    staged = await _stage(session.prefix, upload_id, request, session.hashes, config.blob_size_max)
     if staged.whole and staged.hashes[0].hex == digest.hex:
-        await _promote(namespace, prefix, (staged.part,), digest)
-        await _discard(prefix)
+        await _promote(namespace, upload_id, session, (staged.part,), digest)
         return _blob_created(namespace, digest)
-    await _discard(prefix)
+    await _discard(session.prefix)
     if not staged.whole:
         raise RegistryError(400, "SIZE_INVALID", f"the body ended after {staged.part.size} bytes; push it again")
     raise _digest_mismatch(digest, staged.hashes[0].hex)
@@ -163,21 +162,23 @@ async def finish_upload(
         raise RegistryError(400, "DIGEST_INVALID", "closing an upload needs ?digest=, the digest of the whole blob")
     digest = _parse_digest(text)
     content_range = _content_range(request)
-    async with _polite(upload_id, config):
-        session = await load_session(layout.upload_prefix(namespace, upload_id))
-        if session is None:
-            # A client whose answer was lost asks again. The blob is there, so the answer is what it was.
-            if await blob_is_readable(namespace, digest) and await StatKey(layout.blob_key(digest)) is not None:
-                return _blob_created(namespace, digest)
-            raise _upload_unknown(upload_id)
-        _check_order(namespace, upload_id, session, content_range)
-        parts = await _take_last_bytes(namespace, upload_id, session, request, content_range, digest, config)
-        if not await PromoteParts(session.prefix, parts, layout.blob_key(digest)):
-            # Another request finished or cancelled it, or a crash took parts that were never promised.
-            await _discard(session.prefix)
-            raise _upload_unknown(upload_id)
-        await CreateKeys(((layout.owner_key(digest, namespace), b""),))
-        await _discard(session.prefix)
+    try:
+        async with _polite(upload_id, config):
+            session = await _load(namespace, upload_id)
+            _check_order(namespace, upload_id, session, content_range)
+            parts = await _take_last_bytes(namespace, upload_id, session, request, content_range, digest, config)
+            await _promote(namespace, upload_id, session, parts, digest)
+    except RegistryError as error:
+        if error.code != "BLOB_UPLOAD_UNKNOWN":
+            raise
+        unknown = error
+    else:
+        return _blob_created(namespace, digest)
+    # A client whose answer was lost asks again, and one that is in doubt may ask twice at once. Whoever comes second
+    # finds the upload gone and the blob in place, so the answer is the same. Creating the owner key again syncs it.
+    if await StatKey(layout.owner_key(digest, namespace)) is None or await StatKey(layout.blob_key(digest)) is None:
+        raise unknown
+    await CreateKeys(((layout.owner_key(digest, namespace), b""),))
     return _blob_created(namespace, digest)
 
 
@@ -273,11 +274,17 @@ async def _commit(namespace: Namespace, upload_id: str, session: UploadSession, 
     return session.appended(chunk)
 
 
-async def _promote(namespace: Namespace, prefix: Prefix, parts: tuple[Part, ...], digest: Digest) -> None:
-    if not await PromoteParts(prefix, parts, layout.blob_key(digest)):
-        raise blob_unknown(namespace, digest)
+async def _promote(
+    namespace: Namespace, upload_id: str, session: UploadSession, parts: tuple[Part, ...], digest: Digest
+) -> None:
+    """Turn the parts of an upload into a blob of the namespace, and forget the upload."""
+    if not await PromoteParts(session.prefix, parts, layout.blob_key(digest)):
+        # Another request finished or cancelled it, or a crash took parts that were never promised.
+        await _discard(session.prefix)
+        raise _upload_unknown(upload_id)
     # Bytes before names: a crash between the two leaves bytes that nobody can read and the collector takes.
     await CreateKeys(((layout.owner_key(digest, namespace), b""),))
+    await _discard(session.prefix)
 
 
 async def _discard(prefix: Prefix) -> None:

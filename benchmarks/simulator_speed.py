@@ -1,4 +1,4 @@
-"""Prints how many effects a second the simulator applies in a scenario of three concurrent image pushes, on one core."""
+"""Prints how many effects a second the simulator applies when three images are pushed at once, on one core."""
 
 from __future__ import annotations
 

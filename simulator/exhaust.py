@@ -100,4 +100,4 @@ def interleavings(
     scenario = Scenario(clients=((first,), (second,)), before=before, replicas=2)
     if fine:
         scenario = replace(scenario, store="disk", granularity="fine")
-    return enumerate_runs(scenario, {} if interruptions is None else {"next": interruptions})
+    return enumerate_runs(scenario, {} if interruptions is None else {"next": interruptions, "turn": 1})

@@ -23,10 +23,11 @@ HERE = "here"
 class Intent:
     """What a request means for one register, if it succeeds."""
 
-    kind: Literal["set", "drop", "drop if", "read"]
+    kind: Literal["set", "drop", "drop if", "keep", "read"]
     register: Register
     value: str | None = None
-    """What is set, or what has to be there for ``drop if``."""
+    """What is set, or what has to be there for ``drop if``. A ``keep`` gives back what it found and somebody else took
+    away meanwhile; it never gives what was not there before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ class History:
     def add(self, intents: tuple[Intent, ...], called: int, returned: int, answer: Answer | None, who: str) -> None:
         """A request has ended with this answer; None: the client was never told."""
         for intent in intents:
+            if intent.kind == "keep":
+                if self.wanted(intent.register, ("set",)):
+                    event = Event("set", HERE, called, returned if answer is not None else math.inf, False, who)
+                    self.registers[intent.register].append(event)
+                continue
             for event in _events(intent, called, returned, answer, who):
                 self.registers.setdefault(intent.register, []).append(event)
 
@@ -72,7 +78,8 @@ class History:
         of before again: a read is not a promise, a 201 is. So registers with a write whose outcome nobody was told may
         go back, but never behind what had been acknowledged.
         """
-        open_now = {intent.register for intents in unanswered for intent in intents if intent.kind != "read"}
+        writes = (intent for intents in unanswered for intent in intents if intent.kind not in ("read", "keep"))
+        open_now = {intent.register for intent in writes}
         for register in sorted({*self.registers, *open_now}):
             events = self.registers.setdefault(register, [])
             if register not in open_now and all(event.required for event in events):
@@ -90,6 +97,7 @@ class History:
 
 def _events(intent: Intent, called: int, returned: int, answer: Answer | None, who: str) -> list[Event]:
     status = 0 if answer is None else answer.status
+    assert intent.kind != "keep", "seen to by the history"
     unknown = answer is None or status >= 500
     if intent.kind == "read":
         if answer is None or status not in (200, 206, 404):

@@ -150,7 +150,7 @@ class Invariants:
             self._check_content(what, answer)
         if answer.status == 201:
             for intent in call.intents:
-                if intent.register not in self._dropped:
+                if intent.kind == "set" and intent.register not in self._dropped:
                     self._check_acknowledged(intent.register, intent.value or "")
             if "mount=" in call.target and not any(digest in call.target for _, digest in self._written):
                 raise Violation("seen across namespaces", f"{what} mounts a blob that nobody ever pushed")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from angos.simulator.oracle.history import HERE, Answer, Intent
@@ -162,7 +162,9 @@ def _push_blob(act: Act, shared: Shared, namespace: str, index: int) -> Generato
                 return answer is not None and answer.status == 201
             continue
         location = yield from _open(shared, namespace, index)
-        if location and (yield from _fill(act, namespace, location, wanted)):
+        # After one byte "0-0" says the same as after none: such an upload is given up, and the next one is not cut.
+        attempted = act if attempt == 0 else replace(act, cut_at=None)
+        if location and (yield from _fill(attempted, namespace, location, wanted)):
             return True
     return False
 
@@ -257,6 +259,8 @@ def _put_manifest(act: Act, namespace: str, wanted: Image) -> Generator[Call, An
         intents.append(Intent("set", ("tag", namespace, reference), str(wanted.digest)))
     if wanted.subject is not None:
         intents.append(_set("referrer", namespace, wanted.subject, wanted.digest))
+    # A manifest needs its blobs, so a push that finds them keeps them, also when a delete crosses it.
+    intents += [Intent("keep", ("blob", namespace, str(blob(index).digest))) for index in wanted.blobs]
     call = Call(
         "PUT",
         f"/v2/{namespace}/manifests/{reference}",

@@ -21,6 +21,12 @@ class Choices(Protocol):
         ...
 
 
+def exceeded(choices: Choices, what: str) -> None:
+    """The last pick of this label was beyond what there was: larger ones make the same run, so nobody need try them."""
+    if isinstance(choices, (Recording, _Odometer)):
+        choices.exceeded(what)
+
+
 @dataclass(frozen=True, slots=True)
 class Pick:
     """One decision that was made."""
@@ -147,12 +153,17 @@ class Recording:
             self.picks.append(Pick(what, count, value))
         return value
 
+    def exceeded(self, what: str) -> None:
+        """See the function of this name."""
+        exceeded(self._choices, what)
+
 
 class _Odometer:
     def __init__(self, prefix: Sequence[int], bounds: Mapping[str, int]) -> None:
         self._prefix = prefix
         self._bounds = dict(bounds)
         self.turns: list[tuple[int, int]] = []
+        self._places: dict[str, int] = {}
 
     def pick(self, what: str, count: int) -> int:
         if count == 1:
@@ -166,7 +177,13 @@ class _Odometer:
         if value and left is not None:
             self._bounds[kind] = left - 1
         self.turns.append((value, count))
+        self._places[what] = position
         return value
+
+    def exceeded(self, what: str) -> None:
+        if (place := self._places.get(what)) is not None:
+            value, _ = self.turns[place]
+            self.turns[place] = (value, value + 1)
 
 
 class Exhaustive:

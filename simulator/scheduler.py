@@ -38,7 +38,7 @@ from angos.sansio.effects import (
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import Absent, FromKey, Headers, Inline, Request, Response, Slices
 from angos.sansio.operation import Done, Operation
-from angos.simulator.choices import Calm, Choices
+from angos.simulator.choices import Calm, Choices, exceeded
 from angos.simulator.faults import PLAN_STEPS, SKEWS_MS, STALLS_MS, possible
 from angos.simulator.oracle.history import Answer, History
 from angos.simulator.oracle.invariants import Invariants, Violation
@@ -593,6 +593,8 @@ class Simulation:
             raise self._read_twice(task) from None
         if isinstance(finished, Finished):
             task.plan = None
+            if fault:
+                exceeded(self.choices, "at")
             if fault in ("crash", "kill"):  # its moment is after the last step
                 self._end_processes(task, fault)
                 return

@@ -14,6 +14,7 @@ from typing import Protocol
 from angos.sansio import layout
 from angos.sansio.effects import EffectError, Key
 from angos.sansio.http.message import Response
+from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.upload_session import Chunk
@@ -273,6 +274,7 @@ class Invariants:
             raise Violation("lease left", f"nobody works, and {leases[0]} is held")
         self._check_images()
         if not faulty:
+            self._check_names()
             # Of two requests on one upload the slower one may leave a name behind that the faster one was to remove.
             for upload in sorted(self._finished.keys() - self._raced):
                 prefix = layout.upload_prefix(*_parse_upload(upload))
@@ -284,12 +286,25 @@ class Invariants:
             namespace, kind, rest = _parse_name(name)
             if kind == "rev" and (digest := layout.parse_revision_name(rest)) is not None:
                 self._check_complete(namespace, digest)
-            elif kind == "sub" and (digest := layout.parse_referrer_name(rest.rpartition("/")[2])) is not None:
-                self._check_record(namespace, digest)
 
-    def _check_record(self, namespace: Namespace, digest: Digest) -> None:
+    def _check_names(self) -> None:
+        """No tag and no referrer record names a manifest that was deleted. A crash may leave such a name behind."""
+        newest: dict[tuple[Namespace, str], TagEvent] = {}
+        for name in self._store.names("v2/ns/"):
+            namespace, kind, rest = _parse_name(name)
+            last = rest.rpartition("/")[2]
+            if kind == "sub" and (digest := layout.parse_referrer_name(last)) is not None:
+                self._check_record(namespace, digest, "a referrer record")
+            elif kind == "tag" and (event := layout.parse_tag_event(last)) is not None:
+                tag = (namespace, rest.partition("!")[0])
+                newest[tag] = max(newest.get(tag, event), event, key=_rank)
+        for (namespace, text), event in newest.items():
+            if event.kind == "set":
+                self._check_record(namespace, event.digest, f"the tag {text}")
+
+    def _check_record(self, namespace: Namespace, digest: Digest, what: str) -> None:
         if self._store.get(layout.revision_key(namespace, digest)) is None:
-            raise Violation("dangling", f"a referrer record of {namespace} names {_short(digest)}, which was deleted")
+            raise Violation("dangling", f"{what} of {namespace} names {_short(digest)}, which was deleted")
 
     def _check_complete(self, namespace: Namespace, manifest: Digest) -> None:
         """The blobs that were readable when the image was pushed still are, unless somebody deleted them."""
@@ -308,6 +323,10 @@ class Invariants:
                 or self._store.get(layout.blob_key(digest)) is None
             ):
                 raise Violation("incomplete image", f"{_short(manifest)} of {namespace} lost its blob {_short(digest)}")
+
+
+def _rank(event: TagEvent) -> tuple[int, bool, Digest]:
+    return event.at_ms, event.kind == "set", event.digest
 
 
 _parse_chunk = lru_cache(maxsize=4096)(Chunk.parse)

@@ -1,0 +1,206 @@
+"""The canary: known ways to lose data are planted, and the search has to find each within a stated number of seeds.
+
+A bug is planted by replacing a part of a plan or of an operation, the way somebody might have written it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import pytest
+
+from angos.sansio import blobs, layout, manifests, registry, tags, uploads
+from angos.sansio.disk import plans
+from angos.sansio.disk.steps import MakeFolder, SizeOf
+from angos.sansio.effects import CreateKeys, DeleteKeys, Key, PromoteParts, ReadClock, Stat, StatKey
+from angos.sansio.http.message import Response
+from angos.sansio.layout import TagEvent
+from angos.sansio.oci.digest import Digest
+from angos.sansio.oci.reference import Namespace, Tag
+from angos.simulator.search import Drawer, explain, search
+from angos.simulator.workload import Seed, draw
+
+Patch = pytest.MonkeyPatch
+Store = Literal["bucket", "disk"]
+
+
+def _drawer(store: Store | None) -> Drawer:
+    def draw_seed(number: int) -> Seed:
+        return draw(number, store=store)
+
+    return draw_seed
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def no_sync_of_folders(patch: Patch) -> None:
+    """Names are never synced: the plan forgets fsync on the directory."""
+    patch.setattr(plans, "SyncFolder", lambda path: SizeOf(path))
+
+
+def no_sync_of_files(patch: Patch) -> None:
+    """Contents are never synced before they get their name."""
+    patch.setattr(plans, "SyncFile", lambda path: SizeOf(path))
+
+
+def only_the_last_folder_is_synced(patch: Patch) -> None:
+    """The way up is forgotten: a new folder's own name is not synced in the folder above."""
+    patch.setattr(plans._Wave, "_note_way_up", lambda self, folder: None)
+
+
+def others_folders_are_trusted(patch: Patch) -> None:
+    """A folder that another process has just made is taken for durable."""
+
+    async def use(self: Any, folder: Any) -> None:
+        self._to_sync[folder] = None
+        if folder in self._used or self._folders.knows(folder):
+            return
+        made = await MakeFolder(folder)
+        if made == "no parent":
+            await self.use(plans.parent_of(folder))
+            made = await MakeFolder(folder)
+        if made == "made":
+            self._used.append(folder)
+            self._to_sync[plans.parent_of(folder)] = None
+
+    patch.setattr(plans._Wave, "use", use)
+
+
+def chunk_record_overwritten(patch: Patch) -> None:
+    """Who comes second at an offset overwrites the record of the first instead of being told."""
+
+    def create(entries: tuple[tuple[Key, bytes], ...]) -> Awaitable[tuple[bool, ...]]:
+        async def overwrite() -> tuple[bool, ...]:
+            await DeleteKeys(tuple(key for key, _ in entries))
+            return await CreateKeys(entries)
+
+        return overwrite() if ".chunk." in entries[0][0] else CreateKeys(entries)
+
+    patch.setattr(uploads, "CreateKeys", create)
+
+
+def revision_not_checked_after_a_push(patch: Patch) -> None:
+    """The push does not look whether a delete crossed it."""
+
+    async def stat(key: Key) -> Stat | None:
+        found = await StatKey(key)
+        return found or (Stat(1, 0) if "!rev/" in key else None)
+
+    patch.setattr(manifests, "StatKey", stat)
+
+
+def tags_not_looked_for_again_after_a_delete(patch: Patch) -> None:
+    """The delete does not look for tags that came while it removed the revision."""
+
+    async def delete_manifest(namespace: Namespace, digest: Digest) -> Response:
+        if await manifests.read_media_type(namespace, digest) is None:
+            raise manifests.manifest_unknown(namespace, digest)
+        await manifests._unname(namespace, digest, await manifests._subject(namespace, digest))
+        await DeleteKeys((layout.revision_key(namespace, digest),))
+        return Response(202)
+
+    patch.setattr(registry, "delete_manifest", delete_manifest)
+
+
+def owner_before_bytes(patch: Patch) -> None:
+    """The namespace owns the blob before its bytes have their name."""
+
+    def promote(upload: Any, parts: Any, key: Key) -> Awaitable[bool]:
+        async def early() -> bool:
+            digest = layout.parse_blob_key(key)
+            assert digest is not None
+            namespace = Namespace(upload.removeprefix("v2/repositories/").partition("/_uploads/")[0])
+            await CreateKeys(((layout.owner_key(digest, namespace), b""),))
+            return await PromoteParts(upload, parts, key)
+
+        return early()
+
+    patch.setattr(uploads, "PromoteParts", promote)
+
+
+def tag_before_manifest(patch: Patch) -> None:
+    """The tag is set while the references are planned, before the revision is there."""
+    plan = manifests._plan_references
+
+    def with_tags(
+        namespace: Namespace, digest: Digest, body: bytes, manifest: Any, set_tags: tuple[Tag, ...]
+    ) -> tuple[tuple[Key, bytes], ...]:
+        events = (
+            (Key(f"{layout.tag_events_prefix(namespace, tag)}{TagEvent(10**12, 'set', digest)}"), b"")
+            for tag in set_tags
+        )
+        return (*events, *plan(namespace, digest, body, manifest, set_tags))
+
+    patch.setattr(manifests, "_plan_references", with_tags)
+
+
+def tags_dated_by_the_clock_alone(patch: Patch) -> None:
+    """A push is dated by its replica's clock, whatever newer events it has seen."""
+
+    async def set_tag(namespace: Namespace, tag: Tag, digest: Digest) -> None:
+        await tags._write_event(namespace, tag, TagEvent(await ReadClock(), "set", digest), b"")
+
+    patch.setattr(manifests, "set_tag", set_tag)
+
+
+def every_namespace_reads_every_blob(patch: Patch) -> None:
+    """A digest is taken for a capability."""
+
+    async def readable(namespace: Namespace, digest: Digest) -> bool:
+        return await StatKey(layout.blob_key(digest)) is not None
+
+    patch.setattr(blobs, "blob_is_readable", readable)
+
+
+def finished_uploads_are_left(patch: Patch) -> None:
+    """Nobody removes an upload that was finished."""
+    patch.setattr(uploads, "DiscardUpload", _nothing)
+
+
+# In which store it is looked for, and after how many seeds it has to be found at the latest.
+BUGS: dict[Callable[[Patch], None], tuple[Store | None, int]] = {
+    no_sync_of_folders: ("disk", 50),
+    no_sync_of_files: ("disk", 50),
+    only_the_last_folder_is_synced: ("disk", 50),
+    others_folders_are_trusted: ("disk", 3000),
+    chunk_record_overwritten: (None, 3000),
+    revision_not_checked_after_a_push: (None, 3000),
+    tags_not_looked_for_again_after_a_delete: (None, 3000),
+    owner_before_bytes: (None, 100),
+    tag_before_manifest: (None, 200),
+    tags_dated_by_the_clock_alone: (None, 500),
+    every_namespace_reads_every_blob: (None, 500),
+    finished_uploads_are_left: (None, 200),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_a_planted_bug_is_found_within_its_budget(bug: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """Found, and explained by a smaller run that still shows it."""
+    store, seeds_max = BUGS[bug]
+    bug(monkeypatch)
+    tally = search(0, seeds_max, draw_seed=_drawer(store), found_max=1)
+    assert tally.found, f"not found in {seeds_max} seeds: {bug.__doc__}"
+
+
+def test_what_is_found_is_explained_by_a_smaller_run(monkeypatch: Patch) -> None:
+    """The report shows the same violation with fewer effects, and its trace replays it."""
+    owner_before_bytes(monkeypatch)
+    found = search(0, 100, draw_seed=draw, found_max=1).found[0]
+    report = explain(found)
+    assert report.violation is not None
+    assert report.violation.kind == found.kind
+    assert report.simulation.effects <= 30
+    assert "POST" in report.text()
+
+
+def test_a_search_without_bugs_finds_nothing_and_saw_enough() -> None:
+    """The floor: faults fired and tasks overlapped, so that finding nothing means something."""
+    tally = search(0, 1500)
+    assert not tally.found, tally.found[0].sentence
+    assert not tally.shortcomings()
+    assert tally.switches > 1000
+    assert len(tally.fired) >= 10, f"too few kinds of faults fired: {sorted(tally.fired)}"

@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable, Sequence
 
 from angos.runtime.hashing import resume
+from angos.runtime.stores.direct_writer import BLOCK_BYTES, DirectWriter
 from angos.sansio.disk.steps import Received
 from angos.sansio.effects import HashState
 
 WRITE_BACK_BYTES = 8 << 20  # so that the final fsync finds little left to do, and the disk works while we receive
+DIRECT_FROM_BYTES = 64 << 20  # most layers are smaller, and pulled soon: they stay in the page cache
 SLICE_BYTES = 256 << 10  # hashed, then written, while the bytes are in the processor's cache
 VECTORS_MAX = 1024  # IOV_MAX of Linux
 SYNC_FILE_RANGE_WRITE = 2  # start writing, do not wait
@@ -29,6 +31,8 @@ class ReceivedFile:
         self._hashers = tuple(resume(state) for state in hashes)
         self._starts_write_back = sync and _sync_file_range is not None
         self._write_back_from = 0
+        self._goes_direct = sync
+        self._direct: DirectWriter | None = None
         self._descriptor: int | None = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
 
     def take(self, views: Sequence[memoryview]) -> None:
@@ -58,13 +62,31 @@ class ReceivedFile:
             if hasher is not None:
                 for view in views:
                     hasher.update(view)
-        written = os.write(descriptor, views[0]) if len(views) == 1 else os.writev(descriptor, views)
-        if written < size:
-            _write_rest(descriptor, views, written)
+        if self._direct is not None:
+            self._direct.append(views)
+        elif self._goes_direct and self.size + size >= DIRECT_FROM_BYTES:
+            self._go_direct(descriptor, memoryview(b"".join(views)))
+        else:
+            _write(descriptor, views, size)
         self.size += size
-        if self._starts_write_back and self.size - self._write_back_from >= WRITE_BACK_BYTES:
+        if self._starts_write_back and self.size - self._write_back_from >= WRITE_BACK_BYTES and self._direct is None:
             _start_write_back(descriptor, self._write_back_from, self.size - self._write_back_from)
             self._write_back_from = self.size
+
+    def _go_direct(self, descriptor: int, view: memoryview) -> None:
+        """Write these bytes, from the next block on past the page cache if the file system can."""
+        aligned = min(-self.size % BLOCK_BYTES, len(view))
+        _write(descriptor, [view[:aligned]], aligned)
+        rest = view[aligned:]
+        if not len(rest):
+            return
+        self._goes_direct = False
+        try:
+            self._direct = DirectWriter(descriptor, self.size + aligned)
+        except OSError:  # a file system that cannot do it: the usual way works everywhere
+            _write(descriptor, [rest], len(rest))
+        else:
+            self._direct.append([rest])
 
     def received(self, *, whole: bool) -> Received:
         """What has been taken so far."""
@@ -73,7 +95,10 @@ class ReceivedFile:
         return Received(self.size, hashes, whole)
 
     def hand_over(self) -> int:
-        """The open descriptor, which from now on is the caller's to close."""
+        """The open descriptor, all bytes written; from now on the caller closes it. May raise `OSError`."""
+        if self._direct is not None:
+            self._direct.finish()
+            self._direct = None
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             raise ValueError("the file is closed")
@@ -81,9 +106,12 @@ class ReceivedFile:
 
     def discard(self) -> None:
         """Close and remove the file; closed already is no error."""
-        if self._descriptor is None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
             return
-        os.close(self.hand_over())
+        if self._direct is not None:
+            self._direct.stop()
+        os.close(descriptor)
         try:
             os.unlink(self.path)
         except FileNotFoundError:  # with the whole upload, by another request
@@ -95,7 +123,10 @@ def _unknown(algorithm: str) -> HashState:
     return HashState(algorithm, "", None)
 
 
-def _write_rest(descriptor: int, views: list[memoryview], written: int) -> None:
+def _write(descriptor: int, views: list[memoryview], size: int) -> None:
+    written = os.write(descriptor, views[0]) if len(views) == 1 else os.writev(descriptor, views)
+    if written == size:
+        return
     for view in views:
         if written >= len(view):
             written -= len(view)

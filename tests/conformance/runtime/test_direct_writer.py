@@ -1,0 +1,128 @@
+"""Long bodies go past the page cache, and nobody can tell afterwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from angos.runtime.stores import direct_writer, received_file
+from angos.runtime.stores.received_file import ReceivedFile
+from angos.sansio.effects import HashState
+from angos.sansio.oci.digest import Digest
+
+SHA256 = (HashState("sha256", "", None),)
+SOME_BYTES = os.urandom(300_000)
+
+
+@pytest.fixture(autouse=True)
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything happens at kilobytes instead of megabytes, and no thread is left."""
+    monkeypatch.setattr(received_file, "DIRECT_FROM_BYTES", 10_000)
+    monkeypatch.setattr(direct_writer, "BUFFER_BYTES", 8192)
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name == "direct writer"]
+
+
+def receive(path: Path, pieces: Sequence[bytes]) -> Digest:
+    file = ReceivedFile(str(path), SHA256, sync=True)
+    for piece in pieces:
+        file.take([memoryview(piece)])
+    received = file.received(whole=True)
+    os.close(file.hand_over())
+    assert received.size == sum(map(len, pieces))
+    return Digest("sha256", received.hashes[0].hex)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(0, 30_000), max_size=10))
+def test_any_pieces_of_any_length_arrive_as_they_are(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("direct") / "file"
+    pieces = [SOME_BYTES[:size] for size in sizes]
+    assert receive(path, pieces) == Digest.of(b"".join(pieces))
+    assert path.read_bytes() == b"".join(pieces)
+
+
+def test_a_body_longer_than_the_threshold_is_written_past_the_page_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags: list[bool] = []
+    real = direct_writer._set_direct
+    monkeypatch.setattr(
+        direct_writer, "_set_direct", lambda descriptor, wanted: (flags.append(wanted), real(descriptor, wanted))
+    )
+    receive(tmp_path / "short", [SOME_BYTES[:9_999]])
+    assert flags == []
+    receive(tmp_path / "long", [SOME_BYTES[:9_999], SOME_BYTES])
+    assert flags == [True, False]
+
+
+def test_a_file_system_without_direct_writes_gets_the_usual_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, wanted: bool) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(direct_writer, "_set_direct", refuse)
+    assert receive(tmp_path / "file", [SOME_BYTES]) == Digest.of(SOME_BYTES)
+    assert (tmp_path / "file").read_bytes() == SOME_BYTES
+
+
+def test_a_file_system_that_refuses_the_writes_only_gets_the_usual_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(errno.EINVAL, times=1)
+    monkeypatch.setattr(direct_writer.os, "pwrite", failing)
+    assert receive(tmp_path / "file", [SOME_BYTES]) == Digest.of(SOME_BYTES)
+    assert (tmp_path / "file").read_bytes() == SOME_BYTES
+    assert failing.times == 0
+
+
+class Failing:
+    """`os.pwrite` that fails some times."""
+
+    real = staticmethod(os.pwrite)
+
+    def __init__(self, number: int, times: int) -> None:
+        self.number = number
+        self.times = times
+
+    def __call__(self, *arguments: Any) -> int:
+        if self.times:
+            self.times -= 1
+            raise OSError(self.number, os.strerror(self.number))
+        return self.real(*arguments)
+
+
+@pytest.mark.parametrize("length", [20_000, 300_000])
+def test_a_full_disk_is_told_at_the_latest_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(direct_writer.os, "pwrite", Failing(errno.ENOSPC, times=1))
+    file = ReceivedFile(str(tmp_path / "file"), SHA256, sync=True)
+
+    def fill() -> None:
+        file.take([memoryview(SOME_BYTES[:length])])
+        os.close(file.hand_over())
+
+    with pytest.raises(OSError, match="No space left"):
+        fill()
+    file.discard()
+    assert not (tmp_path / "file").exists()
+
+
+def test_an_upload_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+    file = ReceivedFile(str(tmp_path / "file"), SHA256, sync=True)
+    file.take([memoryview(SOME_BYTES)])
+    file.discard()
+    file.discard()
+    assert not (tmp_path / "file").exists()

@@ -23,7 +23,7 @@ from angos.runtime.server.limits import ServerOptions
 from angos.sansio.effects import BodyInterrupted, BodyTooLarge
 
 LOOP_SIZE_MAX: Final = 64 << 10  # a body up to this length is not worth a thread
-BUFFER_SIZE: Final = 256 << 10
+BUFFER_SIZE: Final = 1 << 20
 TURN_SECONDS: Final = 0.05
 POLL_MILLISECONDS: Final = 3  # shorter than the way back to the loop and into a thread again is not worth it
 FAST_SIZE: Final = 64 << 10  # moved in a turn

@@ -13,7 +13,7 @@ from angos.sansio.effects import HashState
 
 WRITE_BACK_BYTES = 8 << 20  # so that the final fsync finds little left to do, and the disk works while we receive
 DIRECT_FROM_BYTES = 64 << 20  # most layers are smaller, and pulled soon: they stay in the page cache
-SLICE_BYTES = 256 << 10  # hashed, then written, while the bytes are in the processor's cache
+SLICE_BYTES = 1 << 20  # hashed, then written, while the bytes are in the cache of the processor
 VECTORS_MAX = 1024  # IOV_MAX of Linux
 SYNC_FILE_RANGE_WRITE = 2  # start writing, do not wait
 

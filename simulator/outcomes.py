@@ -9,7 +9,7 @@ from angos.sansio import registry
 from angos.sansio.effects import Effect, EffectError, Together
 from angos.sansio.errors import RegistryError
 from angos.sansio.operation import Done, Operation
-from angos.sansio.trace import Step, decode_outcome, encode, encode_effect, read_operation_trace
+from angos.sansio.trace import Elided, Step, decode_outcome, encode, encode_effect, read_operation_trace
 
 
 class _Divergence(Exception):
@@ -36,7 +36,10 @@ class _Replay:
         for position, (_, step) in enumerate(self._steps):
             if step.effect == wanted:
                 del self._steps[position]
-                return decode_outcome(step.outcome)
+                outcome = decode_outcome(step.outcome)
+                if isinstance(outcome, Elided):
+                    raise _Divergence(f"the reply to {wanted['is']} had {outcome.size} bytes, too many for the trace")
+                return outcome
         if not self._steps:
             raise _Divergence(f"the recording ends, and the code now issues {wanted['is']} at {where}")
         number, step = self._steps[0]

@@ -6,11 +6,11 @@ A bug is planted by replacing a part of a plan or of an operation, the way someb
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from angos.sansio import blobs, layout, manifests, registry, tags, uploads
+from angos.sansio import blobs, layout, manifests, registry, tags, upload_session, uploads
 from angos.sansio.disk import plans
 from angos.sansio.disk.steps import MakeFolder, SizeOf
 from angos.sansio.effects import CreateKeys, DeleteKeys, Key, PromoteParts, ReadClock, Stat, StatKey
@@ -18,18 +18,36 @@ from angos.sansio.http.message import Response
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
+from angos.simulator.exhaust import IMAGE, enumerate_runs
+from angos.simulator.scenario import Scenario
 from angos.simulator.search import Drawer, explain, search
 from angos.simulator.workload import Seed, draw
+from angos.simulator.world.client import Act
 
 Patch = pytest.MonkeyPatch
-Store = Literal["bucket", "disk"]
 
 
-def _drawer(store: Store | None) -> Drawer:
-    def draw_seed(number: int) -> Seed:
-        return draw(number, store=store)
+def anything(number: int) -> Seed:
+    """The workload of the search."""
+    return draw(number)
 
-    return draw_seed
+
+def on_a_disk(number: int) -> Seed:
+    """The same, on a disk only."""
+    return draw(number, store="disk")
+
+
+def crossing(number: int) -> Seed:
+    """A push and a delete of one manifest at the same time."""
+    push, delete = Act("put_manifest", tag=number % 2), Act("delete_manifest")
+    return Seed(number, Scenario(clients=((push,), (delete,)), before=(IMAGE,)), 0.0, 3 if number % 3 else None)
+
+
+def sharing(number: int) -> Seed:
+    """Two clients go on with one upload, and nobody waits for a lease."""
+    clients = ((Act("join_upload", form="chunks"),), (Act("join_upload"),))
+    scenario = Scenario(clients=clients, before=(Act("leave_upload", cut_at=8),), leases_granted=True)
+    return Seed(number, scenario, 0.0, 2 if number % 2 else None)
 
 
 async def _nothing(*_: Any, **__: Any) -> None:
@@ -160,30 +178,48 @@ def finished_uploads_are_left(patch: Patch) -> None:
     patch.setattr(uploads, "DiscardUpload", _nothing)
 
 
-# In which store it is looked for, and after how many seeds it has to be found at the latest.
-BUGS: dict[Callable[[Patch], None], tuple[Store | None, int]] = {
-    no_sync_of_folders: ("disk", 50),
-    no_sync_of_files: ("disk", 50),
-    only_the_last_folder_is_synced: ("disk", 50),
-    others_folders_are_trusted: ("disk", 3000),
-    chunk_record_overwritten: (None, 3000),
-    revision_not_checked_after_a_push: (None, 3000),
-    tags_not_looked_for_again_after_a_delete: (None, 3000),
-    owner_before_bytes: (None, 100),
-    tag_before_manifest: (None, 200),
-    tags_dated_by_the_clock_alone: (None, 500),
-    every_namespace_reads_every_blob: (None, 500),
-    finished_uploads_are_left: (None, 200),
+# The workload in which it is looked for, and after how many seeds it has to be found at the latest.
+BUGS: dict[Callable[[Patch], None], tuple[Drawer, int]] = {
+    no_sync_of_folders: (on_a_disk, 50),
+    no_sync_of_files: (on_a_disk, 50),
+    only_the_last_folder_is_synced: (on_a_disk, 50),
+    others_folders_are_trusted: (on_a_disk, 1000),
+    chunk_record_overwritten: (sharing, 500),
+    revision_not_checked_after_a_push: (crossing, 500),
+    tags_not_looked_for_again_after_a_delete: (crossing, 500),
+    owner_before_bytes: (anything, 100),
+    tag_before_manifest: (anything, 200),
+    tags_dated_by_the_clock_alone: (anything, 500),
+    every_namespace_reads_every_blob: (anything, 500),
+    finished_uploads_are_left: (anything, 200),
 }
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
 def test_a_planted_bug_is_found_within_its_budget(bug: Callable[[Patch], None], monkeypatch: Patch) -> None:
     """Found, and explained by a smaller run that still shows it."""
-    store, seeds_max = BUGS[bug]
+    drawer, seeds_max = BUGS[bug]
     bug(monkeypatch)
-    tally = search(0, seeds_max, draw_seed=_drawer(store), found_max=1)
+    tally = search(0, seeds_max, draw_seed=drawer, found_max=1)
     assert tally.found, f"not found in {seeds_max} seeds: {bug.__doc__}"
+
+
+def test_remains_of_a_finished_upload_are_not_closed_again(monkeypatch: Patch) -> None:
+    """A power cut may bring back some chunks of an upload that was finished, and a client asks again: without the look
+    for gaps, wrong bytes get the name of the digest. Rare, so it is enumerated and not searched for."""
+
+    async def load_parts(session: Any) -> Any:
+        chunks = [await upload_session.load_chunk(session.prefix, offset) for offset in session.offsets]
+        return tuple(chunk.part for chunk in chunks if chunk is not None)
+
+    scenario = Scenario(
+        clients=((Act("push_blob", form="chunks"),),), store="disk", faults=("crash",), faults_max=1, lossy_answers=True
+    )
+    bounds = {"fault": 1, "entry": 3, "content": 0, "power-cut": 1, "next": 0, "turn": 0}
+    monkeypatch.setattr(uploads, "load_parts", load_parts)
+    broken = enumerate_runs(scenario, bounds)
+    assert broken.violations, f"not found in {broken.runs} runs"
+    assert broken.violations[0][0].kind == "wrong bytes"
 
 
 def test_what_is_found_is_explained_by_a_smaller_run(monkeypatch: Patch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from angos.sansio import effects
 from angos.simulator.faults import FAULTS, possible
-from angos.simulator.scheduler import Simulation
+from angos.simulator.simulation import Simulation
 from angos.simulator.workload import Seed
 
 

@@ -10,7 +10,7 @@ from angos.simulator.choices import Exhaustive, Recording
 from angos.simulator.faults import FAULTS
 from angos.simulator.oracle.invariants import Violation
 from angos.simulator.scenario import Scenario
-from angos.simulator.scheduler import Simulation
+from angos.simulator.simulation import Simulation
 from angos.simulator.world.client import Act
 
 IMAGE = Act("push_image", tag=0, item=0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from angos.simulator.choices import Pick, Recording, Tape
 from angos.simulator.scenario import Scenario
-from angos.simulator.scheduler import Simulation
+from angos.simulator.simulation import Simulation
 
 RUNS_MAX = 4000
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from angos.simulator.choices import Recording, Tape
 from angos.simulator.minimise import Minimiser
 from angos.simulator.report import Report
-from angos.simulator.scheduler import Simulation
+from angos.simulator.simulation import Simulation
 from angos.simulator.workload import Seed, draw
 
 BATCH = 200

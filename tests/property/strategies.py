@@ -10,7 +10,7 @@ from angos.simulator.choices import Choices, Drawn, Recorded, Recording
 from angos.simulator.faults import FAULTS
 from angos.simulator.report import Report
 from angos.simulator.scenario import Scenario
-from angos.simulator.scheduler import Simulation
+from angos.simulator.simulation import Simulation
 from angos.simulator.world.client import FORMS, SCRIPTS, Act
 from angos.simulator.world.images import NAMESPACES, TAGS
 

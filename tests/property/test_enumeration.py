@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from angos.simulator.choices import Calm, Seeded
 from angos.simulator.scenario import Scenario
-from angos.simulator.scheduler import Simulation
+from angos.simulator.simulation import Simulation
 from angos.simulator.world.bodies import SyntheticBody
 from angos.simulator.world.client import Act, Call, Listing
 from angos.simulator.world.images import NAMESPACES, image

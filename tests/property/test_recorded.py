@@ -37,8 +37,8 @@ from angos.simulator.choices import Diverged, Pick, Recorded, Tape
 from angos.simulator.outcomes import replay_outcomes
 from angos.simulator.report import Report, read_trace, replay
 from angos.simulator.scenario import Scenario
-from angos.simulator.scheduler import Simulation
 from angos.simulator.search import run_seed
+from angos.simulator.simulation import Simulation
 from angos.simulator.workload import Seed, draw
 from angos.simulator.world.bodies import SyntheticBody
 from angos.simulator.world.client import FORMS, Act, Call

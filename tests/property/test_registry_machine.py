@@ -10,7 +10,7 @@ from angos.simulator.choices import Calm, Seeded
 from angos.simulator.oracle.history import Answer
 from angos.simulator.oracle.model import Model
 from angos.simulator.scenario import Scenario
-from angos.simulator.scheduler import Simulation
+from angos.simulator.simulation import Simulation
 from angos.simulator.world.client import Act, Call
 from tests.property.strategies import acts
 

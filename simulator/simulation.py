@@ -1,0 +1,174 @@
+"""A whole run: clients that send requests, get answers and go on; and, at the end, everybody who looks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from angos.sansio import registry
+from angos.sansio.effects import BodyHandle
+from angos.sansio.http.message import Absent, FromKey, Headers, Inline, Request, Response, Slices
+from angos.simulator.choices import Calm, Choices
+from angos.simulator.injection import Injection
+from angos.simulator.oracle.history import Answer
+from angos.simulator.oracle.invariants import Violation
+from angos.simulator.scenario import Scenario
+from angos.simulator.scheduler import Stopped
+from angos.simulator.tasks import Client, Exchange, Task
+from angos.simulator.timeline import Timeline
+from angos.simulator.world.client import Act, Call, Script, Shared, play
+
+
+class Simulation(Injection):
+    """One run. `run` plays it to its end and gives the violation that was found, if any."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        choices: Choices,
+        *,
+        timeline: Timeline | None = None,
+        stop_at: int | None = None,
+    ) -> None:
+        super().__init__(scenario, choices, timeline=timeline, stop_at=stop_at)
+        self.on_answer: Callable[[Call, Answer | None], None] | None = None
+        """Told of every answer, for whoever wants to compare it with something."""
+        self.shared = Shared()
+        self._config = scenario.registry_config
+
+    def run(self) -> Violation | None:
+        """Prepare in peace, let the clients work, let everything settle, and look at what is there."""
+        try:
+            self._play_in_peace(self.scenario.before, "before")
+            self._faults_left = self.scenario.faults_max
+            for number, acts in enumerate(self.scenario.clients):
+                self.begin(f"client-{number}", acts, replica=number)
+            self.settle()
+            if self.stop_at is None:
+                self.look_around()
+        except Violation as violation:
+            return violation
+        except Stopped:
+            return None
+        finally:
+            if self.stop_at is None:
+                self._close()
+        return None
+
+    def begin(self, name: str, acts: tuple[Act, ...], *, replica: int = 0) -> None:
+        """A client starts to work."""
+        client = Client(name, deque(acts), replica % len(self.world.replicas))
+        self._go_on(client, None)
+
+    def settle(self) -> None:
+        """Step until nothing is left to happen."""
+        while self.step():
+            pass
+
+    def calls(self, calls: list[Call], name: str = "audit") -> None:
+        """Make these requests one after the other, in peace."""
+        before, self.choices = self.choices, Calm()
+        faults, self._faults_left = self._faults_left, 0
+        client = Client(name, deque())
+        client.script = _script(calls)
+        self._take_answer(client, None, first=True)
+        self.settle()
+        self.choices, self._faults_left = before, faults
+
+    def look_around(self) -> None:
+        """The end of a run: on a disk a power cut at rest; then everything is read once more, and the oracle judges."""
+        faulty = bool(self.fired)
+        if self.world.disk is not None and "crash" in self.scenario.faults:
+            self.cut_power(at_rest=True)
+            faulty = True
+        self.calls(self.invariants.audit())
+        self.invariants.judge()
+        temporaries = self.world.disk.disk.temporaries() if self.world.disk is not None else []
+        leases = self.world.leases.held(self.world.clock.now_ms)
+        self.invariants.at_rest(leases, temporaries, faulty=faulty)
+
+    def _play_in_peace(self, acts: tuple[Act, ...], name: str) -> None:
+        if acts:
+            before, self.choices = self.choices, Calm()
+            self.begin(name, acts)
+            self.settle()
+            self.choices = before
+
+    # --- requests and answers -----------------------------------------------------------------------------------------
+
+    def _finished(self, exchange: Exchange, value: Any) -> None:
+        answer = self._answer_of(value)
+        self.invariants.answered(exchange.call, value, answer, effects=exchange.effects, faulty=bool(self.fired))
+        self._tell(exchange, answer)
+
+    def _answer_of(self, response: Response) -> Answer:
+        headers = {name.lower(): value for name, value in response.headers}
+        get = self.world.store.get
+        match response.body:
+            case Inline(value):
+                body = value
+            case Absent():
+                body = b""
+            case FromKey(key, start, length):
+                body = (get(key) or b"")[start : start + length]
+            case Slices(key, slices, closing):
+                value = get(key) or b""
+                body = b"".join(before + value[start : start + length] for before, start, length in slices) + closing
+        return Answer(response.status, headers, body)
+
+    def _tell(self, exchange: Exchange, answer: Answer | None) -> None:
+        """The client learns how it ended; None: that the connection broke."""
+        if answer is not None and self.scenario.lossy_answers and exchange.client.script is not None:
+            lost = self.choices.pick("fault:answer", 2)
+            if lost and self._faults_left:
+                self._faults_left -= 1
+                self.fired["lost_answer"] += 1
+                answer = None
+        if self.timeline is not None:
+            self.timeline.answered(self.steps, self.world.clock.now_ms, exchange.client.name, exchange.call, answer)
+        call = exchange.call
+        if self.on_answer is not None:
+            self.on_answer(call, answer)
+        self.invariants.told(call, answer, exchange.called, self.steps, exchange.client.name)
+        self.history.add(call.intents, exchange.called, self.steps, answer, exchange.client.name)
+        self._take_answer(exchange.client, answer)
+
+    def _take_answer(self, client: Client, answer: Answer | None, *, first: bool = False) -> None:
+        assert client.script is not None
+        try:
+            call = next(client.script) if first else client.script.send(answer)
+        except StopIteration:
+            client.script = None
+            self._go_on(client, None)
+        else:
+            self._send(client, call)
+
+    def _go_on(self, client: Client, answer: Answer | None) -> None:
+        while client.acts:
+            client.script = play(client.acts.popleft(), self.shared)
+            try:
+                call = next(client.script)
+            except StopIteration:
+                continue
+            self._send(client, call)
+            return
+
+    def _send(self, client: Client, call: Call) -> None:
+        replicas = self.world.replicas
+        if call.elsewhere:
+            client.replica = (client.replica + 1) % len(replicas)
+        exchange = Exchange(client, call, replicas[client.replica])
+        handle = self.world.open_body(call.body)
+        length = call.body.content_length
+        request = Request(call.method, call.target, Headers(call.headers), BodyHandle(handle), length)
+        self.invariants.sent(call)
+        # Looked up when it is needed, so that a test can break it.
+        self._ready.append(Task(client.name, exchange, registry.handle(request, self._config)))
+        if self.timeline is not None:
+            self.timeline.sent(self.steps, self.world.clock.now_ms, client.name, call, exchange.replica)
+
+
+def _script(calls: list[Call]) -> Script:
+    for call in calls:  # noqa: UP028 - answers are sent in, which a list does not take
+        yield call

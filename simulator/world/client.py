@@ -259,8 +259,9 @@ def _put_manifest(act: Act, namespace: str, wanted: Image) -> Generator[Call, An
         intents.append(Intent("set", ("tag", namespace, reference), str(wanted.digest)))
     if wanted.subject is not None:
         intents.append(_set("referrer", namespace, wanted.subject, wanted.digest))
-    # A manifest needs its blobs, so a push that finds them keeps them, also when a delete crosses it.
+    # A manifest needs its blobs and children, so a push that finds them keeps them, also when a delete crosses it.
     intents += [Intent("keep", ("blob", namespace, str(blob(index).digest))) for index in wanted.blobs]
+    intents += [Intent("keep", ("manifest", namespace, str(image(index).digest))) for index in wanted.children]
     call = Call(
         "PUT",
         f"/v2/{namespace}/manifests/{reference}",

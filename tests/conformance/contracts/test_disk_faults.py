@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from angos.runtime.stores import disk_steps
+from angos.runtime.stores import disk_steps, received_file
 from angos.runtime.stores.directory import DirectoryStore
 from angos.sansio.disk.plans import part_path
 from angos.sansio.effects import (
@@ -130,6 +130,7 @@ def test_a_system_call_that_fails_while_receiving_leaves_nothing(
 
     services = services_on(root, sync=True)
     monkeypatch.setattr(os, operation, fail)
+    monkeypatch.setattr(received_file, "SLICE_BYTES", 256 << 10)
     for turn in (100, 300_000):  # many small pieces, or pieces larger than a write
         body = Sent(BIG * 8, turn=turn)
         if (operation == "write" and turn == 100) or (operation == "writev" and turn == 300_000):

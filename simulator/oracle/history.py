@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Register = tuple[str, ...]
@@ -90,9 +90,29 @@ class History:
                 before[None] = None
             events += [Event("set", value, now, now, False, "power cut") for value in before]
 
+    def of(self, register: Register) -> list[Event]:
+        """The events of a register, for judging.
+
+        A push that is crossed by a delete of the same manifest writes it again before it answers. Who saw the first
+        writing, and deleted it, finds the second one: such a push may take effect twice, before its answer.
+        """
+        events = self.registers[register]
+        kind = {"manifest": "drop", "tag": "drop if", "referrer": "drop if"}.get(register[0], "")
+        deletes = [event for event in events if event.kind == kind]
+        repeated = [
+            replace(event, required=False)
+            for event in events
+            if event.kind == "set" and any(_overlap(event, other) for other in deletes)
+        ]
+        return events + repeated
+
     def wanted(self, register: Register, kinds: tuple[str, ...]) -> bool:
         """Whether somebody did, or tried, one of these."""
         return any(event.kind in kinds for event in self.registers.get(register, ()))
+
+
+def _overlap(one: Event, other: Event) -> bool:
+    return one.called <= other.returned and other.called <= one.returned
 
 
 def _events(intent: Intent, called: int, returned: int, answer: Answer | None, who: str) -> list[Event]:

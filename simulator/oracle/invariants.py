@@ -257,7 +257,8 @@ class Invariants:
 
     def judge(self) -> None:
         """Everything that clients were told must have an order that explains it."""
-        for register, events in sorted(self._history.registers.items()):
+        for register in sorted(self._history.registers):
+            events = self._history.of(register)
             if not is_linearizable(events):
                 story = "; ".join(
                     f"{event.who} {event.kind} {(event.value or 'nothing')[:19]} [{event.called}-{event.returned}]"

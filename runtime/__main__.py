@@ -49,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--port", type=port, metavar="PORT", help="the port, 0 for any free one (default: 8000)")
     server.add_argument("--root", type=_folder, metavar="DIR", help="where the data lies (default: ./angos-data)")
     server.add_argument("--workers", type=workers, metavar="N", help="processes, one for each core (default: 1)")
+    server.add_argument(
+        "--record",
+        type=_folder,
+        metavar="DIR",
+        help="write a trace of every request to this folder, for a bug report: python -m angos.simulator replay FILE",
+    )
     server.add_argument("--loop", choices=("asyncio", "trio"), default="asyncio", help="default: asyncio")
     return parser
 
@@ -63,7 +69,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         for problem in error.problems:
             _complain(str(problem))
         return 1
-    return _run(configuration, arguments.loop)
+    return _run(configuration, arguments.loop, arguments.record)
 
 
 def _with_arguments(configuration: Configuration, arguments: argparse.Namespace) -> Configuration:
@@ -76,7 +82,7 @@ def _with_arguments(configuration: Configuration, arguments: argparse.Namespace)
     return replace(configuration, server=replace(configuration.server, **server), blob_store=blob_store)
 
 
-def _run(configuration: Configuration, loop: str) -> int:
+def _run(configuration: Configuration, loop: str, record: Path | None) -> int:
     import logging
     from contextlib import nullcontext
 
@@ -96,7 +102,7 @@ def _run(configuration: Configuration, loop: str) -> int:
 
     try:
         # Before any worker is forked: an unusable folder is reported once, and nothing has started yet.
-        application = build_application(configuration)
+        application = build_application(configuration, record)
         return run(
             lambda: nullcontext(application),
             configuration.server,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from angos.runtime.clock import SystemClock
 from angos.runtime.config.schema import Configuration
 from angos.runtime.driver import drive
@@ -10,35 +14,74 @@ from angos.runtime.leases.local import LocalLeases
 from angos.runtime.performer import RequestPerformer, Services
 from angos.runtime.server.application import Content, RequestBody
 from angos.runtime.stores.directory import DirectoryStore
+from angos.runtime.stores.disk import UnusableRoot
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import Key
 from angos.sansio.http.message import Request, Response
 from angos.sansio.registry import handle
 
+if TYPE_CHECKING:
+    from angos.runtime.recorder import Recorder
+
+_log = logging.getLogger("angos.recorder")
+
 
 class RegistryApplication:
     """Answers requests: the core decides, these stores and services perform."""
 
-    def __init__(self, config: RegistryConfig, blobs: DirectoryStore, metadata: DirectoryStore) -> None:
+    def __init__(
+        self,
+        config: RegistryConfig,
+        blobs: DirectoryStore,
+        metadata: DirectoryStore,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._config = config
+        self._recorder = recorder
         self._blobs = blobs
         self._services = Services(blobs, metadata, LocalLeases(), SystemClock(), SystemEntropy())
 
     async def respond(self, request: Request, body: RequestBody) -> Response:
         """The answer to one request. An error that comes out of here is a bug."""
         performer = RequestPerformer(self._services, {request.body: body})
+        if self._recorder is not None:
+            return await self._respond_recorded(request, performer, self._recorder)
         return await drive(handle(request, self._config), performer)
+
+    async def _respond_recorded(self, request: Request, performer: RequestPerformer, recorder: Recorder) -> Response:
+        recording = recorder.begin(request, performer)
+        response: Response | None = None
+        try:
+            response = await drive(handle(request, self._config), recording)
+        finally:
+            try:
+                recorder.end(recording, response)
+            except OSError as error:  # a full disk must not cost the client its answer
+                _log.error("a request could not be recorded: %s", error.strerror)
+        return response
 
     def open_content(self, key: Key) -> Content | None:
         """Open the value that a response body refers to; None when it is absent."""
         return self._blobs.open_content(key)
 
 
-def build_application(configuration: Configuration) -> RegistryApplication:
-    """Everything but the listener. Raises `UnusableRoot` when a store cannot be used."""
+def build_application(configuration: Configuration, record: Path | None = None) -> RegistryApplication:
+    """Everything but the listener, recording every request into the folder `record` if there is one.
+
+    Raises `UnusableRoot` when a store or the folder for the records cannot be used.
+    """
     blob_store, metadata_store = configuration.blob_store, configuration.metadata_store
     blobs = DirectoryStore(blob_store.root_dir, blob_store.sync_to_disk)
     metadata = blobs
     if metadata_store is not None and metadata_store != blob_store:
         metadata = DirectoryStore(metadata_store.root_dir, metadata_store.sync_to_disk)
-    return RegistryApplication(configuration.registry, blobs, metadata)
+    recorder = None
+    if record is not None:
+        from angos.runtime.recorder import Recorder
+
+        try:
+            record.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnusableRoot(f"{record} cannot take records: {error.strerror}; give another folder") from None
+        recorder = Recorder(record, configuration.registry)
+    return RegistryApplication(configuration.registry, blobs, metadata, recorder)

@@ -6,6 +6,8 @@ import re
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 
@@ -89,3 +91,35 @@ def test_options_win_over_files(tmp_path: Path) -> None:
         assert metadata.is_dir()
     finally:
         registry.stop()
+
+
+def test_what_a_server_records_replays_in_the_simulator_and_holds_no_credentials(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    registry = RegistryProcess.start(tmp_path / "data", arguments=["--record", str(records)])
+    try:
+        with urllib.request.urlopen(f"{registry.url}/v2/") as answer:
+            assert answer.status == 200
+        body = b'{"schemaVersion": 2, "manifests": []}'
+        put = urllib.request.Request(f"{registry.url}/v2/a/manifests/x", body, method="PUT")
+        put.add_header("Authorization", "Bearer canary-token")
+        put.add_header("Content-Type", "application/vnd.oci.image.index.v1+json")
+        with urllib.request.urlopen(put) as answer:
+            assert answer.status == 201
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{registry.url}/v2/a/manifests/y")
+    finally:
+        registry.stop()
+    traces = sorted(records.iterdir())
+    assert len(traces) == 3
+    for trace in traces:
+        assert "canary-token" not in trace.read_text()
+        command = [sys.executable, "-m", "angos.simulator", "replay", str(trace)]
+        replayed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert replayed.returncode == 0, replayed.stderr
+        assert "the same effects and gives the same response" in replayed.stdout
+
+
+def test_a_folder_that_cannot_take_records_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (line,) = refused("--root", str(tmp_path / "data"), "--record", str(tmp_path / "file"))
+    assert "cannot take records" in line

@@ -57,9 +57,12 @@ def test_a_body_longer_than_the_threshold_is_written_past_the_page_cache(
 ) -> None:
     flags: list[bool] = []
     real = direct_writer._set_direct
-    monkeypatch.setattr(
-        direct_writer, "_set_direct", lambda descriptor, wanted: (flags.append(wanted), real(descriptor, wanted))
-    )
+
+    def noting(descriptor: int, wanted: bool) -> object:
+        flags.append(wanted)
+        return real(descriptor, wanted)
+
+    monkeypatch.setattr(direct_writer, "_set_direct", noting)
     receive(tmp_path / "short", [SOME_BYTES[:9_999]])
     assert flags == []
     receive(tmp_path / "long", [SOME_BYTES[:9_999], SOME_BYTES])
@@ -81,7 +84,7 @@ def test_a_file_system_that_refuses_the_writes_only_gets_the_usual_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = Failing(errno.EINVAL, times=1)
-    monkeypatch.setattr(direct_writer.os, "pwrite", failing)
+    monkeypatch.setattr(os, "pwrite", failing)
     assert receive(tmp_path / "file", [SOME_BYTES]) == Digest.of(SOME_BYTES)
     assert (tmp_path / "file").read_bytes() == SOME_BYTES
     assert failing.times == 0
@@ -107,7 +110,7 @@ class Failing:
 def test_a_full_disk_is_told_at_the_latest_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
-    monkeypatch.setattr(direct_writer.os, "pwrite", Failing(errno.ENOSPC, times=1))
+    monkeypatch.setattr(os, "pwrite", Failing(errno.ENOSPC, times=1))
     file = ReceivedFile(str(tmp_path / "file"), SHA256, sync=True)
 
     def fill() -> None:

@@ -13,6 +13,9 @@ Sink = Callable[[Sequence[memoryview]], None]
 
 It runs in a worker thread, or on the loop when the whole body is small. An `OSError` that it raises ends the transfer
 and comes out of `RequestBody.receive` unchanged.
+
+A sink that is an object may also have a method ``lend() -> memoryview | None``: where the next bytes may be received
+into, so that nothing has to be copied. Its next call then gets the beginning of that view, if the body allows it.
 """
 
 

@@ -187,13 +187,16 @@ class BodyReader:
 
     def _turn(self) -> bool:
         """In a thread: move what there is. True when the client has nothing to say at the moment."""
-        buffer, view = _buffers.buffer, _buffers.view
         channel = self._channel
+        # The payload of a counted body is what is received, so it may go straight to where the sink wants it.
+        lend = getattr(self._sink, "lend", None) if self._decoder is None else None
         ends = time.monotonic() + TURN_SECONDS
         moved = 0
         while True:
+            lent: memoryview | None = lend() if lend is not None else None
+            buffer, view = (_buffers.buffer, _buffers.view) if lent is None else (b"", lent)
             # A chunked body may bring bytes of the next request along, a counted one never asks for them.
-            room = min(BUFFER_SIZE, self._left) if self._decoder is None else BUFFER_SIZE
+            room = min(len(view), self._left) if self._decoder is None else BUFFER_SIZE
             count = 0
             received: int | None = 0
             while count < room:

@@ -26,12 +26,14 @@ class MalformedBody(Exception):
 class ChunkedDecoder:
     """Finds the payload in the bytes of one chunked body, however they are cut."""
 
-    __slots__ = ("_extensions", "_left", "_line", "_state", "_trailers", "announced")
+    __slots__ = ("_extensions", "_last_line", "_last_size", "_left", "_line", "_state", "_trailers", "announced")
 
     def __init__(self) -> None:
         self._state = _SIZE
         self._left = 0  # bytes of the chunk, or of its CR LF
         self._line = b""  # the beginning of a line that was cut
+        self._last_line: bytes | None = None  # the latest size line without an extension
+        self._last_size = 0
         self._extensions = 0
         self._trailers = 0
         self.announced = 0
@@ -106,14 +108,8 @@ class ChunkedDecoder:
         return None, end
 
     def _begin_chunk(self, line: bytes | bytearray) -> None:
-        match = _SIZE_LINE.fullmatch(line)
-        if match is None:
-            raise MalformedBody("the size of a chunk is not a hexadecimal number")
-        if match[2]:
-            self._extensions += len(match[2])
-            if self._extensions > EXTENSIONS_SIZE_MAX:
-                raise MalformedBody(f"the chunk extensions are longer than {EXTENSIONS_SIZE_MAX} bytes")
-        size = int(match[1], 16)
+        # Most clients send chunks of one size.
+        size = self._last_size if line == self._last_line else self._parse_size(line)
         if size == 0:
             self._state = _TRAILERS
             return
@@ -121,6 +117,19 @@ class ChunkedDecoder:
         if self.announced > DECODED_SIZE_MAX:
             raise MalformedBody("the chunks are larger than any file")
         self._state, self._left = _DATA, size
+
+    def _parse_size(self, line: bytes | bytearray) -> int:
+        match = _SIZE_LINE.fullmatch(line)
+        if match is None:
+            raise MalformedBody("the size of a chunk is not a hexadecimal number")
+        size = int(match[1], 16)
+        if match[2]:
+            self._extensions += len(match[2])
+            if self._extensions > EXTENSIONS_SIZE_MAX:
+                raise MalformedBody(f"the chunk extensions are longer than {EXTENSIONS_SIZE_MAX} bytes")
+        else:
+            self._last_line, self._last_size = bytes(line), size
+        return size
 
     def _take_trailer(self, line: bytes | bytearray) -> None:
         if not line:

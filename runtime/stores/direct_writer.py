@@ -13,7 +13,6 @@ import fcntl
 import mmap
 import os
 import threading
-from collections.abc import Sequence
 from queue import SimpleQueue
 
 BLOCK_BYTES = 4096  # what offsets and lengths have to be multiples of, on every disk in use
@@ -47,21 +46,24 @@ class DirectWriter:
         self._thread = threading.Thread(target=self._write_all, name="direct writer", daemon=True)
         self._thread.start()
 
-    def append(self, views: Sequence[memoryview]) -> None:
-        """Take these bytes over."""
-        for view in views:
-            start = 0
-            while start < len(view):
-                if self._filling is None:
-                    self._filling, self._filled = self._free.get(), 0
-                    self._check()
-                count = min(len(view) - start, BUFFER_BYTES - self._filled)
-                self._filling[self._filled : self._filled + count] = view[start : start + count]
-                self._filled += count
-                start += count
-                if self._filled == BUFFER_BYTES:
-                    self._hand_over(self._filling, BUFFER_BYTES)
-                    self._filling = None
+    def room(self) -> memoryview:
+        """Where the next bytes belong: fill the beginning of it, then say how far with `filled`. Never empty."""
+        if self._filling is None:
+            self._filling, self._filled = self._free.get(), 0
+            self._check()
+        return memoryview(self._filling)[self._filled :]
+
+    def is_room(self, view: memoryview) -> bool:
+        """True when `view` is the beginning of what `room` gave last."""
+        return self._filling is not None and view.obj is self._filling
+
+    def filled(self, count: int) -> None:
+        """So many bytes of the room were filled."""
+        assert self._filling is not None, "only room can be filled"
+        self._filled += count
+        if self._filled == BUFFER_BYTES:
+            self._hand_over(self._filling, BUFFER_BYTES)
+            self._filling = None
 
     def finish(self) -> None:
         """Write what is left and wait for all of it. Not durable yet, as after any write."""

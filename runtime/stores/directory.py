@@ -222,7 +222,7 @@ class DirectoryStore:
         """`StageBody`. Besides the turns in which the body arrives, one hop."""
         staging = _Staging(self._disk, self._folders, effect)
         try:
-            whole = await body.receive(staging.take, effect.size_max)
+            whole = await body.receive(staging, effect.size_max)
             return await run_sync(staging.finish, whole)
         except GeneratorExit:
             staging.discard()
@@ -267,7 +267,12 @@ class _Staging:
         self._lock = Lock()
         self._ended = False
 
-    def take(self, views: Sequence[memoryview]) -> None:
+    def lend(self) -> memoryview | None:
+        """Where the next bytes may be received into; None while anywhere will do."""
+        with self._lock:
+            return None if self._ended or self._file is None else self._file.lend()
+
+    def __call__(self, views: Sequence[memoryview]) -> None:
         """The next bytes of the body."""
         with self._lock:
             if self._ended:

@@ -35,8 +35,15 @@ class ReceivedFile:
         self._direct: DirectWriter | None = None
         self._descriptor: int | None = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
 
+    def lend(self) -> memoryview | None:
+        """A buffer to receive into, so that `take` has nothing to copy; None while there is none."""
+        return None if self._direct is None else self._direct.room()
+
     def take(self, views: Sequence[memoryview]) -> None:
-        """Append these bytes."""
+        """Append these bytes, which may lie in what `lend` gave."""
+        if self._direct is not None:
+            self._take_direct(self._direct, views)
+            return
         small: list[memoryview] = []
         small_size = 0
         for view in views:
@@ -55,38 +62,67 @@ class ReceivedFile:
     def _append(self, views: list[memoryview], size: int) -> None:
         if not size:
             return
+        if self._direct is not None:
+            self._take_direct(self._direct, views)
+            return
         descriptor = self._descriptor
         if descriptor is None:
             raise ValueError("the file is closed")
-        for hasher in self._hashers:
-            if hasher is not None:
-                for view in views:
-                    hasher.update(view)
-        if self._direct is not None:
-            self._direct.append(views)
-        elif self._goes_direct and self.size + size >= DIRECT_FROM_BYTES:
+        if self._goes_direct and self.size + size >= DIRECT_FROM_BYTES:
             self._go_direct(descriptor, memoryview(b"".join(views)))
-        else:
-            _write(descriptor, views, size)
+            return
+        for view in views:
+            self._hash(view)
+        _write(descriptor, views, size)
         self.size += size
-        if self._starts_write_back and self.size - self._write_back_from >= WRITE_BACK_BYTES and self._direct is None:
+        if self._starts_write_back and self.size - self._write_back_from >= WRITE_BACK_BYTES:
             _start_write_back(descriptor, self._write_back_from, self.size - self._write_back_from)
             self._write_back_from = self.size
 
+    def _hash(self, view: memoryview) -> None:
+        for hasher in self._hashers:
+            if hasher is not None:
+                hasher.update(view)
+
+    def _take_direct(self, direct: DirectWriter, views: Sequence[memoryview]) -> None:
+        if len(views) == 1 and direct.is_room(views[0]):
+            self._hash(views[0])
+            self.size += len(views[0])
+            direct.filled(len(views[0]))
+            return
+        # Gathered first and hashed then, because a chunked body comes in many small pieces.
+        room, filled = direct.room(), 0
+        for view in views:
+            while len(view):
+                count = min(len(view), len(room) - filled)
+                room[filled : filled + count] = view[:count]
+                view, filled = view[count:], filled + count
+                if filled == len(room):
+                    self._hash(room)
+                    self.size += filled
+                    direct.filled(filled)
+                    room, filled = direct.room(), 0
+        if filled:
+            self._hash(room[:filled])
+            self.size += filled
+            direct.filled(filled)
+
     def _go_direct(self, descriptor: int, view: memoryview) -> None:
-        """Write these bytes, from the next block on past the page cache if the file system can."""
+        """Take these bytes, from the next block on past the page cache if the file system can."""
         aligned = min(-self.size % BLOCK_BYTES, len(view))
+        self._hash(view[:aligned])
         _write(descriptor, [view[:aligned]], aligned)
+        self.size += aligned
         rest = view[aligned:]
         if not len(rest):
             return
         self._goes_direct = False
         try:
-            self._direct = DirectWriter(descriptor, self.size + aligned)
+            self._direct = DirectWriter(descriptor, self.size)
         except OSError:  # a file system that cannot do it: the usual way works everywhere
-            _write(descriptor, [rest], len(rest))
+            self._append([rest], len(rest))
         else:
-            self._direct.append([rest])
+            self._take_direct(self._direct, [rest])
 
     def received(self, *, whole: bool) -> Received:
         """What has been taken so far."""

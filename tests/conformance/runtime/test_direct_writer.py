@@ -52,6 +52,30 @@ def test_any_pieces_of_any_length_arrive_as_they_are(
     assert path.read_bytes() == b"".join(pieces)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(1, 30_000), max_size=20))
+def test_bytes_received_into_the_lent_buffer_arrive_as_they_are(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("lent") / "file"
+    file = ReceivedFile(str(path), SHA256, sync=True)
+    sent, lent_ever = b"", False
+    for size in [12_000, *sizes]:
+        lent = file.lend()
+        piece = SOME_BYTES[:size] if lent is None else SOME_BYTES[: min(size, len(lent))]
+        if lent is None:
+            file.take([memoryview(piece)])
+        else:
+            lent_ever = True
+            lent[: len(piece)] = piece
+            file.take([lent[: len(piece)]])
+        sent += piece
+    assert lent_ever == bool(sizes)
+    assert file.received(whole=True).hashes[0].hex == Digest.of(sent).hex
+    os.close(file.hand_over())
+    assert path.read_bytes() == sent
+
+
 def test_a_body_longer_than_the_threshold_is_written_past_the_page_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,7 @@ async def append_to_upload(namespace: Namespace, upload_id: str, request: Reques
     content_range = _content_range(request)
     async with _polite(upload_id, config):
         session = await _load(namespace, upload_id)
-        _check_order(namespace, upload_id, session, content_range)
+        await _check_order(namespace, upload_id, session, content_range)
         if request.content_length == 0:
             await _confirm(session)
             return Response(202, _progress(namespace, upload_id, session.offset))
@@ -165,7 +165,7 @@ async def finish_upload(
     try:
         async with _polite(upload_id, config):
             session = await _load(namespace, upload_id)
-            _check_order(namespace, upload_id, session, content_range)
+            await _check_order(namespace, upload_id, session, content_range)
             parts = await _take_last_bytes(namespace, upload_id, session, request, content_range, digest, config)
             await _promote(namespace, upload_id, session, parts, digest)
     except RegistryError as error:
@@ -270,7 +270,9 @@ async def _commit(namespace: Namespace, upload_id: str, session: UploadSession, 
     (created,) = await CreateKeys(((chunk_key(session.prefix, chunk.offset), chunk.to_json()),))
     if not created:
         await _discard_part(session, staged)
-        raise _out_of_order(namespace, upload_id, await _load(namespace, upload_id))
+        session = await _load(namespace, upload_id)
+        await _confirm(session)
+        raise _out_of_order(namespace, upload_id, session)
     return session.appended(chunk)
 
 
@@ -320,10 +322,11 @@ def _content_range(request: Request) -> ContentRange | None:
     return found
 
 
-def _check_order(
+async def _check_order(
     namespace: Namespace, upload_id: str, session: UploadSession, content_range: ContentRange | None
 ) -> None:
     if content_range is not None and content_range.start != session.offset:
+        await _confirm(session)
         raise _out_of_order(namespace, upload_id, session)
 
 

@@ -82,8 +82,14 @@ class Connection:
     def _send(self, method: str, target: str, headers: Iterable[str], body: Iterable[bytes | memoryview]) -> None:
         head = "\r\n".join([f"{method} {target} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""])
         self._socket.sendall(head.encode())
-        for piece in body:
-            self._socket.sendall(piece)
+        try:
+            for piece in body:
+                self._socket.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            answer, _ = self._receive_head()  # what the server said before it stopped listening
+            raise Unexpected(
+                f"{method} {target} was cut short and answered {answer.status}: {self._buffer!r}"
+            ) from None
 
     def _receive_head(self) -> tuple[Answer, int]:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,7 +146,7 @@ def _running(name: str, cores: Cores, port: int, root: Path, command: list[str])
     try:
         wait_until_answering(port, process)
         yield Server(name, port, root, process)
-    except Unexpected as error:
+    except (Unexpected, OSError) as error:
         error.add_note(f"{name} logged: {log_path.read_text(errors='replace')[-2000:] or 'nothing'}")
         raise
     finally:
@@ -162,7 +162,8 @@ def _with_descendants(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         for task in Path(f"/proc/{parent}/task").iterdir():
-            found.extend(int(child) for child in (task / "children").read_text().split())
+            with suppress(FileNotFoundError):  # threads come and go
+                found.extend(int(child) for child in (task / "children").read_text().split())
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from angos.sansio.errors import Code, Invalid, RegistryError
@@ -94,6 +95,7 @@ _FIXED: dict[str, Endpoint] = {
 _UPLOAD_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
+@lru_cache(maxsize=1024)  # clients ask for the same few paths again and again; refusals are not remembered
 def parse_endpoint(path: str) -> Endpoint:
     """The endpoint of a percent-encoded path. Raises `RegistryError` for a path of no endpoint or a malformed name."""
     if (fixed := _FIXED.get(path)) is not None:

@@ -108,7 +108,7 @@ async def _needing(namespace: Namespace, digest: Digest) -> Digest | None:
             manifest = layout.parse_manifest_reference_name(name)
             if manifest is not None and await StatKey(layout.revision_key(namespace, manifest)) is not None:
                 return manifest
-        after, more = page.names[-1] if page.names else "", page.more
+        after, more = page.last, page.more
     return None
 
 

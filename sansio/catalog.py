@@ -25,7 +25,7 @@ async def list_catalog(query: Query, config: RegistryConfig) -> Response:
         names = [name for text in page.names if (name := layout.parse_catalog_name(text)) is not None]
         held = await together(has_content(name) for name in names)
         found += [name for name, holds in zip(names, held, strict=True) if holds]
-        after, more = page.names[-1] if page.names else "", page.more
+        after, more = page.last, page.more
     shown = found[:size]
     headers = [("Content-Type", "application/json")]
     if len(found) > size and shown:

@@ -86,6 +86,11 @@ class Page:
     more: bool
     """True when names after the last one exist."""
 
+    @property
+    def last(self) -> str:
+        """What the next page comes after; empty when this page is."""
+        return self.names[-1] if self.names else ""
+
 
 @dataclass(frozen=True, slots=True)
 class ListKeys(Effect[Page]):

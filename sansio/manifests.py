@@ -250,7 +250,7 @@ async def _unname(namespace: Namespace, digest: Digest, subject: Digest | None) 
         for name in page.names:
             if (tag := layout.parse_tag_reference_name(name)) is not None:
                 await unset_tag(namespace, tag, only=digest)
-        after, more = page.names[-1] if page.names else "", page.more
+        after, more = page.last, page.more
     if subject is not None:
         await DeleteKeys((layout.referrer_key(namespace, subject, digest),))
 

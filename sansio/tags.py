@@ -101,7 +101,7 @@ async def has_content(namespace: Namespace) -> bool:
         page = await ListKeys(layout.revisions_prefix(namespace), after, limit=1)
         if any(layout.parse_revision_name(name) is not None for name in page.names):
             return True
-        after, more = page.names[-1] if page.names else "", page.more
+        after, more = page.last, page.more
     return False
 
 
@@ -116,7 +116,7 @@ async def _live_tags(namespace: Namespace, last: str, size: int) -> tuple[list[T
         live += [tag for tag, digest in zip(tags, digests, strict=True) if digest is not None]
         if len(live) > size:
             return live[:size], True
-        after, more = page.names[-1] if page.names else "", page.more
+        after, more = page.last, page.more
     return live, False
 
 
@@ -127,7 +127,7 @@ async def _list_events(namespace: Namespace, tag: Tag, *, everything: bool) -> t
     while more:
         page = await ListKeys(layout.tag_events_prefix(namespace, tag), after, EVENTS_LIMIT)
         events += [event for name in page.names if (event := layout.parse_tag_event(name)) is not None]
-        after, more = page.names[-1] if page.names else "", page.more
+        after, more = page.last, page.more
         # Events of the same millisecond may go on behind the page; older ones cannot win.
         if not everything and events and events[-1].at_ms != events[0].at_ms:
             break

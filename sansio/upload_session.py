@@ -126,7 +126,7 @@ async def load_session(prefix: Prefix) -> UploadSession | None:
                 parts.add(rest)
             elif kind == "session":
                 started = _parse_started(rest) or started
-        after, more = page.names[-1] if page.names else "", page.more
+        after, more = page.last, page.more
     if started is None:
         return None
     last = await load_chunk(prefix, offsets[-1]) if offsets else None

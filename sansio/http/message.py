@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from angos.sansio.effects import BodyHandle, Key
 
@@ -114,6 +113,3 @@ class Response:
                 return length
             case Slices():
                 return self.body.length
-
-
-Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]

@@ -128,14 +128,19 @@ async def serve(
     sockets: Sequence[socket.socket],
     stop: StopSignal,
     on_ready: Callable[[], None] = lambda: None,
+    hand_over: Callable[[Surroundings], None] = lambda _: None,
 ) -> None:
-    """Serve until `stop` is set, then let requests in flight end and return. Closes the sockets."""
+    """Serve until `stop` is set, then let requests in flight end and return. Closes the sockets.
+
+    `hand_over` gets the surroundings before the first connection, so that parts of them can be replaced later.
+    """
     surroundings = Surroundings(
         application,
         options,
         HeadParser(choose_parser(options), options.fields_max),
         CapacityLimiter(options.transfer_threads),
     )
+    hand_over(surroundings)
     try:
         async with anyio.create_task_group() as connections, anyio.create_task_group() as housekeeping:
             housekeeping.start_soon(sweep, surroundings.deadlines, options.sweep_seconds)
@@ -168,6 +173,7 @@ async def serve_until_signal(
     *,
     sockets: Sequence[socket.socket],
     on_ready: Callable[[], None] = lambda: None,
+    hand_over: Callable[[Surroundings], None] = lambda _: None,
     stop: anyio.Event | None = None,
 ) -> None:
     """`serve` until SIGTERM or SIGINT; a second signal ends requests in flight at once."""
@@ -187,7 +193,7 @@ async def serve_until_signal(
     async with anyio.create_task_group() as group:
         group.start_soon(listen_to_signals, group.cancel_scope)
         await listening.wait()
-        await serve(application, options, sockets=sockets, stop=stopping, on_ready=on_ready)
+        await serve(application, options, sockets=sockets, stop=stopping, on_ready=on_ready, hand_over=hand_over)
         group.cancel_scope.cancel()
 
 

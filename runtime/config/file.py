@@ -45,10 +45,11 @@ class BadConfiguration(Exception):
         self.problems = tuple(problems)
 
 
-def read_files(files: Sequence[Path]) -> Table:
+def read_files(files: Sequence[Path], contents: Sequence[bytes] | None = None) -> Table:
     """The files as one table. Later files win; tables are merged, everything else is replaced.
 
-    Raises `BadConfiguration` for files that cannot be read or are not TOML.
+    With `contents`, what the files held when somebody read them counts, and they are not read again. Raises
+    `BadConfiguration` for files that cannot be read or are not TOML.
     """
     if not files:
         return Table({}, "")
@@ -56,10 +57,10 @@ def read_files(files: Sequence[Path]) -> Table:
 
     merged: dict[str, Table | Found] = {}
     problems = []
-    for file in files:
+    for index, file in enumerate(files):
         try:
-            with open(file, "rb") as opened:
-                content = tomllib.load(opened)
+            read = file.read_bytes() if contents is None else contents[index]
+            content = tomllib.loads(read.decode())
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
             problems.append(Problem(str(file), "", f"cannot be read: {reason}"))

@@ -40,10 +40,13 @@ class Configuration:
     """None: the blob store keeps the metadata too."""
 
 
-def load_configuration(files: Sequence[Path]) -> Configuration:
-    """Read, merge and check configuration files. Raises `BadConfiguration` with every problem there is."""
+def load_configuration(files: Sequence[Path], contents: Sequence[bytes] | None = None) -> Configuration:
+    """Read, merge and check configuration files. Raises `BadConfiguration` with every problem there is.
+
+    With `contents`, what the files held when somebody read them counts: so several processes load the same.
+    """
     problems: list[Problem] = []
-    found = _read(read_files(files), SCHEMA, "", problems)
+    found = _read(read_files(files, contents), SCHEMA, "", problems)
     if problems:
         raise BadConfiguration(problems)
     server, registry = found.get("server", {}), found.get("global", {})

@@ -20,7 +20,7 @@ from angos.simulator.choices import Choices
 from angos.simulator.faults import PLAN_STEPS, SKEWS_MS, STALLS_MS, possible
 from angos.simulator.oracle.invariants import Violation
 from angos.simulator.scenario import Scenario
-from angos.simulator.scheduler import Scheduler
+from angos.simulator.scheduler import PERFORMERS, Scheduler
 from angos.simulator.tasks import Exchange, Task, abandon_children
 from angos.simulator.timeline import Timeline
 
@@ -106,8 +106,7 @@ class Injection(Scheduler):
                 raise AssertionError(f"unknown fault {fault}")
 
     def _run_plan(self, task: Task, effect: Effect[Any], doom: tuple[str, int]) -> None:
-        assert self.world.disk is not None
-        task.plan, task.doom = self.world.disk.plan(effect, task.exchange.replica), doom
+        task.plan, task.doom = self._plan_of(task, effect), doom
         while task.plan is not None and not self._fine:
             self._step_plan(task)
 
@@ -127,7 +126,7 @@ class Injection(Scheduler):
     # --- processes that die -------------------------------------------------------------------------------------------
 
     def _die(self, task: Task, effect: Effect[Any], fault: str) -> None:
-        plan = self.world.disk.plan(effect, task.exchange.replica) if self.world.disk is not None else None
+        plan = self._plan_of(task, effect)
         if plan is not None:
             task.plan, task.doom = plan, (fault, self.choices.pick("at", PLAN_STEPS[type(effect)]))
             if not self._fine:
@@ -135,9 +134,7 @@ class Injection(Scheduler):
                     self._step_plan(task)
             return
         # Before the effect, after it, or (several entries) in the middle of it.
-        moment = (
-            self.choices.pick("moment", 3) if self._bucket and not isinstance(effect, tuple(self._performers)) else 0
-        )
+        moment = self.choices.pick("moment", 3) if self._bucket and type(effect) not in PERFORMERS else 0
         if moment:
             self._apply_quietly(effect if moment == 1 else self._part_of(effect), task.exchange.replica)
         self._end_processes(task, fault)
@@ -150,16 +147,14 @@ class Injection(Scheduler):
 
     def kill(self, replica: str) -> None:
         """One process dies: its operations end, its clients are told nothing."""
-        self._abandon(
-            [task for task in [*self._ready, *self._asleep, *self._parents()] if task.exchange.replica == replica]
-        )
+        self._abandon([task for task in self._everybody() if task.exchange.replica == replica])
         self.world.store.kill(replica)
 
     def cut_power(self, *, at_rest: bool = False) -> None:
         """Everybody dies, and what was not durable is kept or lost. Clients are told nothing."""
         if self.timeline is not None:
             self.timeline.note(self.steps, self.world.clock.now_ms, "the power is cut")
-        doomed = [*self._ready, *self._asleep, *self._parents()]
+        doomed = self._everybody()
         if not self._bucket:
             exchanges = {id(task.exchange): task.exchange for task in doomed}
             self.history.power_cut([exchange.call.intents for exchange in exchanges.values()], self.steps)
@@ -188,9 +183,7 @@ class Injection(Scheduler):
                     "cleans up in a crash", f"{where} asks for effects while its process dies: {error}"
                 ) from error
             exchanges[id(task.exchange)] = task.exchange
-        gone = {id(task) for task in tasks}
-        self._ready = [task for task in self._ready if id(task) not in gone]
-        self._asleep = [task for task in self._asleep if id(task) not in gone]
+        self._remove(tasks)
         if then is not None:
             then()
         for exchange in exchanges.values():
@@ -198,7 +191,7 @@ class Injection(Scheduler):
 
     def _close(self) -> None:
         """Drop what is in flight when a run ends early."""
-        for task in [*self._ready, *self._asleep, *self._parents()]:
+        for task in self._everybody():
             if task.plan is not None:
                 task.plan.abandon()
             try:

@@ -35,20 +35,19 @@ from angos.simulator.oracle.invariants import Invariants, Violation
 from angos.simulator.scenario import Scenario
 from angos.simulator.tasks import Exchange, Group, Task
 from angos.simulator.timeline import Timeline
+from angos.simulator.turns import Turns
 from angos.simulator.world.bodies import BodyReadTwice
-from angos.simulator.world.directory import Finished
+from angos.simulator.world.directory import Finished, RunningPlan
 from angos.simulator.world.replica import World
-from angos.simulator.world.store import KeyWorld
 
 STEPS_MAX = 20_000
-PRIVATE = (DrawId, ReadBody, Together)  # nobody else can tell when they happen: no other task need come before
 
 
 class Stopped(Exception):
     """The step at which somebody wanted to look around."""
 
 
-class Scheduler(ABC):
+class Scheduler(Turns, ABC):
     """The tasks of one run. What faults do and what becomes of answers is for those who build on it."""
 
     def __init__(
@@ -59,14 +58,13 @@ class Scheduler(ABC):
         timeline: Timeline | None = None,
         stop_at: int | None = None,
     ) -> None:
-        self.scenario = scenario
-        self.choices = choices
-        self.timeline = timeline
         self.world = World(scenario)
+        super().__init__(choices, self.world.clock)
+        self.scenario = scenario
+        self.timeline = timeline
         self.history = History()
         self.invariants = Invariants(self.world.store, self.history)
         self.steps = 0
-        self.switches = 0
         self.effects = 0
         self.points: set[tuple[str, str]] | None = None
         """Where operations were suspended, and on which effect; collected when it is set."""
@@ -75,23 +73,8 @@ class Scheduler(ABC):
         self._steps_max = stop_at or STEPS_MAX
         self._touched = self.world.store.touched
         self._faults_possible = bool(scenario.faults)
-        self._ready: list[Task] = []
-        self._asleep: list[Task] = []
-        self._late: list[tuple[Effect[Any], str]] = []
-        self._last: Task | None = None
         self._fine = scenario.granularity == "fine" and scenario.store == "disk"
         self._bucket = scenario.store == "bucket"
-        # What a bucket applies needs nobody but the bucket.
-        self._direct = self.world.store.performers if isinstance(self.world.store, KeyWorld) else {}
-        self._performers: dict[type[Effect[Any]], Callable[[Task, Any], None]] = {
-            AcquireLease: self._acquire_lease,
-            ReleaseLease: self._release_lease,
-            ReadClock: self._read_clock,
-            Sleep: self._sleep,
-            DrawId: self._draw_id,
-            ReadBody: self._read_body,
-            Together: self._together,
-        }
 
     @abstractmethod
     def _pick_fault(self, task: Task, effect: Effect[Any]) -> str:
@@ -113,30 +96,11 @@ class Scheduler(ABC):
     def _tell(self, exchange: Exchange, answer: Any) -> None:
         """The client of an operation is told how it ended."""
 
-    def in_flight(self) -> int:
-        """How many operations have begun and not ended, children included."""
-        return len(self._ready) + len(self._asleep)
-
-    def waiting(self) -> list[str]:
-        """Where each operation in flight is suspended."""
-        tasks = [*self._ready, *self._asleep, *self._parents()]
-        return [f"{task.name} waits at {where}" for task in tasks if (where := task.operation.where())]
-
-    def _parents(self) -> list[Task]:
-        """Tasks that wait for children are in neither list."""
-        found: dict[int, Task] = {}
-        for task in [*self._ready, *self._asleep]:
-            while task.group is not None:
-                task = task.group.parent
-                found[id(task)] = task
-        return list(found.values())
-
     # --- one step -----------------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
         """Let one thing happen. False when nothing can."""
-        ready, late = self._ready, self._late
-        if not ready and not late:
+        if not self._ready and not self._late:
             if not self._asleep:
                 return False
             self._pass_time()
@@ -144,62 +108,37 @@ class Scheduler(ABC):
         self.steps += 1
         if self.steps >= self._steps_max:
             self._too_many_steps()
-        others = len(late) + (1 if self._asleep else 0)
-        count = len(ready) + others
-        last = self._last
-        if last is not None and type(last.effect) in PRIVATE and last in ready:
-            task = last
-        elif last is not None and last in ready:
-            # The calm option is to go on with the same task.
-            chosen = self.choices.pick("next", count) if count > 1 else 0
-            if chosen == 0:
-                task = last
-            elif chosen < len(ready):
-                position = ready.index(last)
-                task = ready[chosen - 1 if chosen <= position else chosen]
-                if last.effect is not None:
-                    self.switches += 1
-                self._last = task
-            else:
-                self._step_other(chosen - len(ready))
-                return True
+        chosen = self._choose()
+        if chosen is None:
+            self._pass_time()
+        elif isinstance(chosen, Task):
+            self._go_on_with(chosen)
         else:
-            chosen = self.choices.pick("turn", count) if count > 1 else 0
-            if chosen >= len(ready):
-                self._step_other(chosen - len(ready))
-                return True
-            self._last = task = ready[chosen]
+            self._apply_late(*chosen)
+        if self._touched:
+            self.invariants.touched()
+        return True
 
+    def _go_on_with(self, task: Task) -> None:
         effect = task.effect
         if effect is None:
             if task.group is None:
                 task.exchange.called = self.steps
             self._resume(task, None)
             effect = task.effect
-        if effect is not None:
-            if task.plan is not None:
-                self._step_plan(task)
-            elif task.repeat is not None:
-                self._apply_again(task, effect)
-            else:
-                fault = self._pick_fault(task, effect) if self._faults_possible and not task.stalled else "none"
-                if fault == "none":
-                    task.stalled = False
-                    self._apply(task, effect)
-                else:
-                    self._strike(task, effect, fault)
-        if self._touched:
-            self.invariants.touched()
-        return True
-
-    def _step_other(self, number: int) -> None:
-        """Something that no task does: a late effect is applied, or time passes."""
-        if number < len(self._late):
-            self._apply_late(*self._late.pop(number))
-            if self._touched:
-                self.invariants.touched()
+            if effect is None:
+                return
+        if task.plan is not None:
+            self._step_plan(task)
+        elif task.repeat is not None:
+            self._apply_again(task, effect)
         else:
-            self._pass_time()
+            fault = self._pick_fault(task, effect) if self._faults_possible and not task.stalled else "none"
+            if fault == "none":
+                task.stalled = False
+                self._apply(task, effect)
+            else:
+                self._strike(task, effect, fault)
 
     def _too_many_steps(self) -> None:
         if self.stop_at is not None:
@@ -208,21 +147,16 @@ class Scheduler(ABC):
         raise Violation("no end", f"after {STEPS_MAX} steps the run is still going on: {where}")
 
     def _apply(self, task: Task, effect: Effect[Any]) -> None:
-        kind = type(effect)
+        performer = PERFORMERS.get(type(effect))
+        if performer is not None:
+            performer(self, task, effect)
+            return
+        if self._fine and (plan := self._plan_of(task, effect)) is not None:
+            task.plan, task.doom = plan, None
+            self._step_plan(task)
+            return
         try:
-            if (direct := self._direct.get(kind)) is not None:
-                reply = direct(effect)
-            elif (performer := self._performers.get(kind)) is not None:
-                performer(task, effect)
-                return
-            else:
-                if self._fine and self.world.disk is not None:
-                    plan = self.world.disk.plan(effect, task.exchange.replica)
-                    if plan is not None:
-                        task.plan, task.doom = plan, None
-                        self._step_plan(task)
-                        return
-                reply = self.world.store.apply(effect, task.exchange.replica)
+            reply = self.world.store.apply(effect, task.exchange.replica)
         except EffectError as error:
             self._fail(task, error)
         except BodyReadTwice:
@@ -321,6 +255,10 @@ class Scheduler(ABC):
 
     # --- plans on a disk ----------------------------------------------------------------------------------------------
 
+    def _plan_of(self, task: Task, effect: Effect[Any]) -> RunningPlan | None:
+        """The plan of an effect that changes the disk. None: it only reads, or there is no disk."""
+        return None if self.world.disk is None else self.world.disk.plan(effect, task.exchange.replica)
+
     def _step_plan(self, task: Task) -> None:
         plan = task.plan
         assert plan is not None
@@ -399,35 +337,6 @@ class Scheduler(ABC):
         else:
             self._resume(task, content)
 
-    def _sleep_until(self, task: Task, wake_ms: int) -> None:
-        task.wake_ms = wake_ms
-        self._ready.remove(task)
-        self._asleep.append(task)
-
-    def _pass_time(self) -> None:
-        """To the moment when the next sleeper wakes."""
-        wake_ms = min(task.wake_ms or 0 for task in self._asleep)
-        self.world.clock.now_ms = max(self.world.clock.now_ms, wake_ms)
-        self._wake([task for task in self._asleep if (task.wake_ms or 0) <= self.world.clock.now_ms])
-
-    def _wake_waiters(self, name: str | None = None) -> None:
-        self._wake(
-            [
-                task
-                for task in self._asleep
-                if isinstance(task.effect, AcquireLease)
-                and task.give_up_ms is not None
-                and name in (None, task.effect.name)
-            ]
-        )
-
-    def _wake(self, tasks: list[Task]) -> None:
-        for task in tasks:
-            self._asleep.remove(task)
-            self._ready.append(task)
-            if not isinstance(task.effect, Sleep) or task.stalled:
-                task.wake_ms = None
-
     def _together(self, task: Task, effect: Together[Any]) -> None:
         operations = effect.operations
         group = Group(task, deque(enumerate(operations)), 0, [(None, None)] * len(operations))
@@ -449,3 +358,15 @@ class Scheduler(ABC):
     def _read_twice(self, task: Task) -> Violation:
         call = task.exchange.call
         return Violation("body read twice", f"{call.method} {call.target} asks for its body again; it has been read")
+
+
+PERFORMERS: dict[type[Effect[Any]], Callable[[Scheduler, Task, Any], None]] = {
+    AcquireLease: Scheduler._acquire_lease,
+    ReleaseLease: Scheduler._release_lease,
+    ReadClock: Scheduler._read_clock,
+    Sleep: Scheduler._sleep,
+    DrawId: Scheduler._draw_id,
+    ReadBody: Scheduler._read_body,
+    Together: Scheduler._together,
+}
+"""The effects that are not storage."""

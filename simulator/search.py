@@ -74,7 +74,7 @@ def search(
     """Run the seeds from `start` to `end`, `end` excluded, one after the other."""
     tally = Tally()
     collecting = gc.isenabled()
-    gc.disable()  # runs leave few cycles; a collection for every batch is cheaper than one for every few objects
+    gc.disable()  # a run leaves no cycles unless it fails; one look at what is young for every batch will do
     try:
         for number in range(start, end):
             simulation, found = run_seed(draw_seed(number))
@@ -87,7 +87,7 @@ def search(
                 if len(tally.found) >= found_max:
                     break
             if number % BATCH == 0:
-                gc.collect()
+                gc.collect(1)
                 if deadline is not None and time.time() > deadline:
                     break
     finally:

@@ -138,13 +138,6 @@ class DirectoryWorld:
         self.disk = Disk(clock, bodies, exports_hash_states=exports_hash_states)
         self.touched = self.disk.touched
         self._folders: dict[str, Folders] = {}
-        self._readers: dict[type[Effect[Any]], Callable[[Any], Any]] = {
-            ReadKey: self._read_key,
-            StatKey: self._stat_key,
-            ListKeys: self._list_keys,
-            ListFolders: self._list_folders,
-            HashParts: self._hash_parts,
-        }
 
     def plan(self, effect: Effect[Any], process: str) -> RunningPlan | None:
         """The plan of an effect that changes the disk; None for one that only reads."""
@@ -157,7 +150,7 @@ class DirectoryWorld:
         """See `Store`: all steps at once."""
         running = self.plan(effect, process)
         if running is None:
-            return self._readers[type(effect)](effect)
+            return READERS[type(effect)](self, effect)
         while (finished := running.step()) is None:
             pass
         return finished.reply
@@ -205,3 +198,13 @@ class DirectoryWorld:
         if any(content is None for content in contents):
             return None
         return hexdigest(effect.algorithm, b"".join(content for content in contents if content is not None))
+
+
+READERS: dict[type[Effect[Any]], Callable[[DirectoryWorld, Any], Any]] = {
+    ReadKey: DirectoryWorld._read_key,
+    StatKey: DirectoryWorld._stat_key,
+    ListKeys: DirectoryWorld._list_keys,
+    ListFolders: DirectoryWorld._list_folders,
+    HashParts: DirectoryWorld._hash_parts,
+}
+"""The effects that only read."""

@@ -76,23 +76,10 @@ class KeyWorld:
         self._sorted: list[str] = []
         self._discarded: dict[str, bytes] = {}  # not necessarily durable: a power cut may bring remains back
         self.touched: list[Key] = []
-        self.performers: dict[type[Effect[Any]], Callable[[Any], Any]] = {
-            ReadKey: self._read_key,
-            StatKey: self._stat_key,
-            ListKeys: self._list_keys,
-            ListFolders: self._list_folders,
-            CreateKeys: self._create_keys,
-            DeleteKeys: self._delete_keys,
-            StageBody: self._stage_body,
-            HashParts: self._hash_parts,
-            PromoteParts: self._promote_parts,
-            DiscardPart: self._discard_part,
-            DiscardUpload: self._discard_upload,
-        }
 
     def apply(self, effect: Effect[Any], process: str) -> Any:
         """See `Store`."""
-        return self.performers[type(effect)](effect)
+        return PERFORMERS[type(effect)](self, effect)
 
     def get(self, key: str) -> bytes | None:
         """See `Store`."""
@@ -194,6 +181,21 @@ class KeyWorld:
         for name in self.names(effect.upload):
             self._discarded[name] = self._values[name]
             self._drop(name)
+
+
+PERFORMERS: dict[type[Effect[Any]], Callable[[KeyWorld, Any], Any]] = {
+    ReadKey: KeyWorld._read_key,
+    StatKey: KeyWorld._stat_key,
+    ListKeys: KeyWorld._list_keys,
+    ListFolders: KeyWorld._list_folders,
+    CreateKeys: KeyWorld._create_keys,
+    DeleteKeys: KeyWorld._delete_keys,
+    StageBody: KeyWorld._stage_body,
+    HashParts: KeyWorld._hash_parts,
+    PromoteParts: KeyWorld._promote_parts,
+    DiscardPart: KeyWorld._discard_part,
+    DiscardUpload: KeyWorld._discard_upload,
+}
 
 
 def page_of(names: set[str], after: str, limit: int) -> Page:

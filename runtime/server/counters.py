@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from angos.sansio.http.message import Request, Response
 
 OnAnswer = Callable[[Request, Response, float, int], None]
-"""Called after each answer with the request, the answer, the seconds from the end of the request's head to the last byte
-of the answer, and the bytes of the request's body that were received. An answer that the client did not take to its
-end counts too. Heads that cannot be understood are no requests: see `ServerCounters.heads_refused`."""
+"""Called after each answer with the request, the answer, the seconds from the end of the request's head to the last
+byte of the answer, and the bytes of the request's body that were received. An answer that the client did not take to
+its end counts too. Heads that cannot be understood are no requests: see `ServerCounters.heads_refused`."""
 
 
 def _of(*names: str) -> dict[str, int]:

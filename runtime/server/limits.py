@@ -45,6 +45,11 @@ class ServerOptions:
     """Without any byte taken by a client that an answer is sent to."""
     drain_seconds: float = 30.0
     """How long requests in flight may go on after the server was told to stop."""
+    query_timeout: float = 3600.0
+    """For one request in all, from the end of its head. A request that is still worked on then is given up and answered
+    with 503; an answer that is being sent may go on for the grace period."""
+    query_timeout_grace_period: float = 60.0
+    """After that, for clean-up and the end of the answer. Then the connection is cut."""
     unread_size_max: int = 1 * MIB
     """What is left of a body that the application did not take is skipped up to this size, to keep the connection."""
     linger_seconds: float = 5.0
@@ -57,6 +62,24 @@ class ServerOptions:
     """For each worker. None: three quarters of the open files that the system allows."""
     transfer_threads: int = 16
     """Threads that move large bodies, for each worker. A transfer holds one only while bytes flow."""
+    max_concurrent_requests: int = 64
+    """Requests that one worker works on at the same time; see `angos.runtime.server.admission`. Further ones wait in
+    turn."""
+    queue_timeout: float = 1.0
+    """How long such a request waits before it is answered with 503."""
+    max_connections_per_client: int | None = None
+    """For each worker and client address; further ones are refused with 429. The addresses of trusted proxies are
+    exempt, since a proxy speaks for many. None: no limit."""
+    max_requests_per_second_per_client: int | None = None
+    """For each worker and client address, in the long run; further ones are answered with 429. Behind a trusted proxy
+    it is the address that the proxy names. None: no limit."""
+    max_request_burst_per_client: int = 100
+    """How many requests a client that was quiet for a while may send at once."""
+
+
+RESTART_ONLY = frozenset({"host", "port", "workers", "backlog", "transfer_threads"})
+"""The options that a running server does not change; all others count from the moment that they are replaced. Turning
+TLS on or off needs a restart, too."""
 
 
 def raise_descriptor_limit() -> int:

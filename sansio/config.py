@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from angos.sansio.access.config import AccessConfig
+    from angos.sansio.access.policy import Policy
+    from angos.sansio.oci.reference import Namespace, Tag
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryConfig:
+    """``[repository."<namespace>"]``: what holds for a namespace and everything below it."""
+
+    namespace: str
+    policy: Policy | None = None
+    """Must allow what the global policy has allowed already; None: nothing further is asked."""
+    webhook: str | None = None
+    """Asked instead of the global one. None: the global one is asked; empty: none is."""
+    immutable_tags: bool = False
+    immutable_tags_exclusions: tuple[str, ...] = ()
+    """Regular expressions, found anywhere in a tag. When there are any, the global ones do not count here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +39,28 @@ class RegistryConfig:
     upload_lease_seconds: float = 60.0
     upload_wait_seconds: float = 5.0
     """How long a request waits for another one that is appending to the same upload."""
+    immutable_tags: bool = False
+    """Once set, a tag keeps its manifest until it is deleted; in every namespace."""
+    immutable_tags_exclusions: tuple[str, ...] = ()
+    repositories: tuple[RepositoryConfig, ...] = ()
+    """None lies inside another one."""
+    access: AccessConfig | None = None
+    """None: anybody may do anything."""
+
+    def repository(self, namespace: Namespace) -> RepositoryConfig | None:
+        """The declared repository that this namespace belongs to."""
+        text = str(namespace)
+        for repository in self.repositories:
+            if text == repository.namespace or text.startswith(f"{repository.namespace}/"):
+                return repository
+        return None
+
+    def is_immutable(self, namespace: Namespace, tag: Tag) -> bool:
+        """Whether this tag keeps its manifest until it is deleted. A repository cannot opt out, but exclude tags."""
+        repository = self.repository(namespace)
+        if not (self.immutable_tags or (repository is not None and repository.immutable_tags)):
+            return False
+        exclusions = self.immutable_tags_exclusions
+        if repository is not None and repository.immutable_tags_exclusions:
+            exclusions = repository.immutable_tags_exclusions
+        return not any(re.search(exclusion, tag.name) for exclusion in exclusions)

@@ -17,7 +17,10 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NewType, Self, TypeVar
 
+from angos.sansio.secret import Secret
+
 if TYPE_CHECKING:
+    from angos.sansio.access.events import Event
     from angos.sansio.operation import Operation
 
 Reply = TypeVar("Reply", covariant=True)
@@ -270,6 +273,111 @@ class DrawId(Effect[str]):
     """A fresh random UUID (RFC 9562 version 4) in canonical lower-case text, never drawn before."""
 
 
+# --- who is asking: credentials, identity providers, webhooks ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyPassword(Effect[bool]):
+    """True when the configuration has a user of this name with this password.
+
+    Costs the same whether or not there is such a user. Fails with `PeerUnavailable` when too many wait for theirs.
+    """
+
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVerdict:
+    """What became of a token."""
+
+    claims: str | None
+    """The claims as a JSON object; None when the token is not valid."""
+    problem: str = ""
+    """Why it is not valid, in a few words without anything of the token in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyToken(Effect[TokenVerdict]):
+    """Check the signature of a JSON Web Token against one key, and its registered claims (RFC 7519 section 4.1)."""
+
+    token: Secret
+    key: str
+    """One JSON Web Key (RFC 7517), as JSON."""
+    algorithm: str
+    """The only algorithm that is accepted (RFC 7518 section 3.1)."""
+    issuer: str
+    audience: str | None
+    """None: any, or none at all."""
+    leeway_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FetchDocument(Effect[bytes]):
+    """GET a small document from an identity provider, the way this provider is configured.
+
+    Whatever is not an answer with status 200 and a bounded body, in time, fails with `PeerUnavailable`.
+    """
+
+    provider: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignToken(Effect[Secret]):
+    """A token of this registry with these claims."""
+
+    claims: str
+    """A JSON object, ``exp`` among it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOwnToken(Effect[TokenVerdict]):
+    """Check a token that this registry may have signed: signature and expiry."""
+
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class AskWebhook(Effect[int]):
+    """Ask an authorization webhook with these header fields and no others of the request. Reply: the status.
+
+    Fails with `PeerUnavailable` when there is no answer in time.
+    """
+
+    webhook: str
+    headers: tuple[tuple[str, str], ...]
+
+
+NO_VARIANT = Secret("")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCache(Effect["bytes | None"]):
+    """What was remembered under this name, None when it is not or no longer. A cache that is away remembers nothing."""
+
+    name: str
+    variant: Secret = NO_VARIANT
+    """Tells apart what is remembered under one name; made from credentials, perhaps."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteCache(Effect[None]):
+    """Remember a value for a while, or forget it earlier."""
+
+    name: str
+    value: bytes
+    seconds: float
+    variant: Secret = NO_VARIANT
+
+
+@dataclass(frozen=True, slots=True)
+class Tell(Effect[None]):
+    """Let the operator know: a line in the log, a count in the metrics. Never fails."""
+
+    event: Event
+
+
 # --- control ----------------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +426,10 @@ class BodyTooLarge(EffectError):
 
 class BodyInterrupted(EffectError):
     """The client stopped sending in the middle of the body, or sent one that cannot be decoded."""
+
+
+class PeerUnavailable(EffectError):
+    """An identity provider, a webhook or another service that was asked gave no usable answer."""
 
 
 class OperationCancelled(BaseException):

@@ -8,6 +8,7 @@ The layout is that of Angos 1.6. Blob bytes lie where CNCF distribution keeps th
     v2/ns/<ns>!rev/<alg>/<hh>/<hex>                           the manifest exists in the namespace   (JSON)
     v2/ns/<ns>!tag/<tag>!/<ord>.<set|del>.<alg>.<hex>         one event in the life of a tag         (JSON)
     v2/ns/<ns>!hist/<tag>!/<same name>                        an event that later ones made history  (JSON)
+    v2/ns/<ns>!claim/<tag>!/<ord>                             who may set an immutable tag next: the event it will be
     v2/ns/<ns>!sub/<alg>/<hh>/<hex>/<alg>.<hex>               a referrer of a subject                (descriptor)
     v2/cat/<ns>!                                              the namespace may hold something       (empty)
     v2/repositories/<ns>/_uploads/<i>/<id>.<what>             an upload: see upload_session.py
@@ -138,6 +139,12 @@ def tag_events_prefix(namespace: Namespace, tag: Tag) -> Prefix:
 def tag_history_prefix(namespace: Namespace, tag: Tag) -> Prefix:
     """Events that no reader has to look at any more, under the same names."""
     return Prefix(f"v2/ns/{namespace}!hist/{tag}!/")
+
+
+def tag_claim_key(namespace: Namespace, tag: Tag, after_ms: int) -> Key:
+    """Holds the name of the one event that sets an immutable tag for the first time after its deletion at `after_ms`,
+    0 for a tag without events. Whoever removes the last event of a tag must remove its claims before."""
+    return Key(f"v2/ns/{namespace}!claim/{tag}!/{ORDER_MAX - after_ms:016x}")
 
 
 ORDER_MAX = 2**64 - 2  # 2^64-1 is left for "no timestamp", which never wins

@@ -38,7 +38,7 @@ from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import Descriptor, Manifest, parse_manifest, referrer_descriptor
 from angos.sansio.oci.media_type import parse_media_type
 from angos.sansio.oci.reference import Namespace, Reference, Tag
-from angos.sansio.tags import resolve_tag, set_tag, unset_tag
+from angos.sansio.tags import resolve_tag, set_immutable_tag, set_tag, unset_tag
 from angos.sansio.together import together
 
 TAGS_MAX = 100  # of one push by digest; the specification asks for at least 10
@@ -101,6 +101,10 @@ async def put_manifest(
     digest = Digest.of(body, reference.algorithm if isinstance(reference, Digest) else "sha256")
     if isinstance(reference, Digest) and digest != reference:
         raise RegistryError(400, "DIGEST_INVALID", f"the manifest hashes to {digest}, not to {reference}")
+    fixed = frozenset(tag for tag in tags if config.is_immutable(namespace, tag))
+    for tag in tags:
+        if tag in fixed:
+            _check_unchanged(namespace, tag, digest, await resolve_tag(namespace, tag))
     missing, found = await _find_references(namespace, manifest)
     if missing and not config.allow_missing_manifest_references:
         raise RegistryError(
@@ -114,7 +118,7 @@ async def put_manifest(
     revision = (layout.revision_key(namespace, digest), _revision_record(manifest, await ReadClock()))
     await CreateKeys((revision,))
     for _ in range(CROSSINGS_MAX):
-        await together(set_tag(namespace, tag, digest) for tag in tags)
+        await together(_set_tag(namespace, tag, digest, tag in fixed) for tag in tags)
         if manifest.subject is not None:
             referrer = referrer_descriptor(manifest, digest, len(body))
             await CreateKeys(((layout.referrer_key(namespace, manifest.subject, digest), referrer),))
@@ -137,6 +141,21 @@ async def put_manifest(
         f"{namespace} does not have {descriptor.digest}, which this manifest needs" for descriptor in missing
     )
     return Response(201, tuple(headers))
+
+
+async def _set_tag(namespace: Namespace, tag: Tag, digest: Digest, immutable: bool) -> None:
+    if immutable:
+        _check_unchanged(namespace, tag, digest, await set_immutable_tag(namespace, tag, digest))
+    else:
+        await set_tag(namespace, tag, digest)
+
+
+def _check_unchanged(namespace: Namespace, tag: Tag, digest: Digest, current: Digest | None) -> None:
+    if current is not None and current != digest:
+        message = (
+            f"tag {tag} of {namespace} is immutable and names {current}; push another tag, or delete it first"
+        )
+        raise RegistryError(409, "DENIED", message)
 
 
 def _tags(reference: Reference, query: Query) -> tuple[Tag, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from angos.sansio.access.authorize import admit
+from angos.sansio.access.token_service import give_token
 from angos.sansio.blobs import delete_blob, get_blob
 from angos.sansio.catalog import list_catalog
 from angos.sansio.config import RegistryConfig
@@ -21,9 +23,11 @@ from angos.sansio.http.route import (
     Readiness,
     Referrers,
     Tags,
+    TokenEndpoint,
     Upload,
     Uploads,
     VersionCheck,
+    no_endpoint,
     parse_endpoint,
 )
 from angos.sansio.layout import CATALOG_PREFIX
@@ -65,6 +69,8 @@ async def _dispatch(request: Request, config: RegistryConfig) -> Response:
     path, _, text = request.target.partition("?")
     endpoint = parse_endpoint(path)
     query = Query(text)
+    access = config.access
+    caller = None if access is None else await admit(request, endpoint, query, config, access)
     method = "GET" if request.method == "HEAD" else request.method
     match method, endpoint:
         case "GET", ManifestOf(namespace, reference):
@@ -72,7 +78,7 @@ async def _dispatch(request: Request, config: RegistryConfig) -> Response:
         case "GET", Blob(namespace, digest):
             return await get_blob(namespace, digest, request, config)
         case "POST", Uploads(namespace):
-            return await start_upload(namespace, request, query, config)
+            return await start_upload(namespace, request, query, config, caller)
         case "PATCH", Upload(namespace, upload_id):
             return await append_to_upload(namespace, upload_id, request, config)
         case "PUT", Upload(namespace, upload_id):
@@ -95,6 +101,10 @@ async def _dispatch(request: Request, config: RegistryConfig) -> Response:
             return await list_referrers(namespace, subject, query, config)
         case "GET", Catalog():
             return await list_catalog(query, config)
+        case "GET" | "POST", TokenEndpoint():
+            if access is None or access.token_service is None:
+                raise no_endpoint(path)
+            return await give_token(request, query, access, access.token_service)
         case "GET", VersionCheck():
             return Response(200, JSON, Inline(b"{}"))
         case "GET", Health():
@@ -120,6 +130,8 @@ def _methods(endpoint: Endpoint) -> tuple[str, ...]:
             return ("GET", "HEAD", "DELETE")
         case Uploads():
             return ("POST",)
+        case TokenEndpoint():
+            return ("GET", "HEAD", "POST")
         case Upload():
             return ("GET", "HEAD", "PATCH", "PUT", "DELETE")
         case Tags() | Referrers() | Catalog() | VersionCheck() | Health() | Readiness():

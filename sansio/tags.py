@@ -17,7 +17,18 @@ from collections.abc import Iterable
 
 from angos.sansio import layout
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import CreateKeys, DeleteKeys, Key, ListFolders, ListKeys, Page, ReadClock, ReadKey
+from angos.sansio.effects import (
+    CreateKeys,
+    DeleteKeys,
+    Key,
+    ListFolders,
+    ListKeys,
+    Page,
+    ReadClock,
+    ReadKey,
+    StatKey,
+    StorageCorrupt,
+)
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import Inline, Response
 from angos.sansio.http.query import Query, next_page, page_size
@@ -26,6 +37,7 @@ from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.together import together
 
+CLAIMS_MAX = 8  # deletions that may cross one push of an immutable tag before it gives up
 EVENTS_LIMIT = 64
 SUPERSEDED_MAX = 16  # events that readers list in vain before a push moves them to the history
 
@@ -60,6 +72,41 @@ async def set_tag(namespace: Namespace, tag: Tag, digest: Digest) -> None:
     await _write_event(namespace, tag, event, b"")
     if more or len(events) > SUPERSEDED_MAX:
         await _move_to_history(namespace, tag)
+
+
+async def set_immutable_tag(namespace: Namespace, tag: Tag, digest: Digest) -> Digest | None:
+    """Let the tag name this manifest unless it names another one already: then that one is the reply.
+
+    Writers agree by a claim, created if absent: the name of the one event that may follow the tag's deletion, or its
+    beginning. Whoever finds a claim writes its event, whoever made it, so a writer that dies half-way leaves nothing
+    undecided, and one that was slow cannot change what others have seen: its event has been there for long.
+    """
+    for _ in range(CLAIMS_MAX):
+        current = await newest_event(namespace, tag)
+        if current is not None and current.kind == "set":
+            # Whoever wrote it may not have made it durable yet.
+            await _write_event(namespace, tag, current, b"")
+            return None if current.digest == digest else current.digest
+        after_ms = 0 if current is None else current.at_ms
+        event = await _claim(namespace, tag, TagEvent(max(await ReadClock(), after_ms + 1), "set", digest), after_ms)
+        await _write_event(namespace, tag, event, b"")
+        if event.digest == digest:
+            return None
+        if await StatKey(layout.revision_key(namespace, event.digest)) is not None:
+            return event.digest
+        # Its manifest was deleted before its tag was set. The deletion would have taken the tag along.
+        await unset_tag(namespace, tag, only=event.digest)
+    raise RegistryError(503, "UNAVAILABLE", f"tag {tag} is being pushed and deleted again and again; push it once more")
+
+
+async def _claim(namespace: Namespace, tag: Tag, event: TagEvent, after_ms: int) -> TagEvent:
+    key = layout.tag_claim_key(namespace, tag, after_ms)
+    await CreateKeys(((key, str(event).encode()),))
+    value = await ReadKey(key)
+    claimed = None if value is None else layout.parse_tag_event(value.decode("ascii", "replace"))
+    if claimed is None:
+        raise StorageCorrupt(f"the claim on tag {tag} of {namespace} is damaged")
+    return claimed
 
 
 async def unset_tag(namespace: Namespace, tag: Tag, *, only: Digest | None = None) -> bool:

@@ -19,13 +19,30 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from angos.sansio import effects
-from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import BodyHandle, BodyTooLarge, Effect, EffectError, Together
-from angos.sansio.http.message import Absent, FromKey, Headers, Inline, Request, Response, Slices
+from angos.sansio.access.config import AccessConfig, Provider, TokenService, User, Webhook
+from angos.sansio.access.credentials import public_authorization
+from angos.sansio.access.events import EVENTS
+from angos.sansio.access.expression import NODES
+from angos.sansio.access.policy import Policy, Rule
+from angos.sansio.config import RegistryConfig, RepositoryConfig
+from angos.sansio.effects import AskWebhook, BodyHandle, BodyTooLarge, Effect, EffectError, Together
+from angos.sansio.http.message import (
+    UNKNOWN_PEER,
+    Absent,
+    Certificate,
+    FromKey,
+    Headers,
+    Inline,
+    Peer,
+    Request,
+    Response,
+    Slices,
+)
+from angos.sansio.secret import Secret
 
 VERSION = 1
 BYTES_MAX = 64 << 10
@@ -45,8 +62,16 @@ _PUBLIC_HEADERS = (
     "range",
     "transfer-encoding",
     "user-agent",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-proto",
+    "x-forwarded-uri",
+    "x-real-ip",
 )
 """Everything else is recorded without its value: a list of secrets would be one name short one day."""
+
+LEFT_OUT = "left-out"
 
 
 class TraceInvalid(ValueError):
@@ -66,12 +91,24 @@ _TYPES: dict[str, type[Any]] = {
     for known in (
         *(value for value in vars(effects).values() if isinstance(value, type) and is_dataclass(value)),
         Absent,
+        Certificate,
         Elided,
         FromKey,
         Inline,
+        Peer,
         RegistryConfig,
+        RepositoryConfig,
         Response,
         Slices,
+        *EVENTS,
+        *NODES,
+        AccessConfig,
+        Policy,
+        Provider,
+        Rule,
+        TokenService,
+        User,
+        Webhook,
     )
 }
 
@@ -96,9 +133,15 @@ def encode(value: Any) -> Any:
     if isinstance(value, Together):
         return {"is": "Together", "operations": len(value.operations), "limit": value.limit}
     name = type(value).__name__
+    if isinstance(value, Secret):
+        return {"is": name}
     if _TYPES.get(name) is not type(value):
         raise TypeError(f"a {name} has no place in a trace")
-    return {"is": name, **{field.name: encode(getattr(value, field.name)) for field in fields(value)}}
+    if isinstance(value, Inline):
+        return {"is": name, "private": True} if value.private else {"is": name, "value": encode(value.value)}
+    if isinstance(value, AskWebhook):
+        value = replace(value, headers=tuple((field, public_value(field, text)) for field, text in value.headers))
+    return {"is": name, **{field.name: encode(getattr(value, field.name)) for field in fields(value) if field.compare}}
 
 
 def decode(value: Any) -> Any:
@@ -111,6 +154,8 @@ def decode(value: Any) -> Any:
         return value["text"].encode()
     if "base64" in value and len(value) == 1:
         return base64.b64decode(value["base64"])
+    if value == {"is": "Secret"}:
+        return Secret(LEFT_OUT)
     known = _TYPES.get(value.get("is", ""))
     if known is None:
         raise TraceInvalid(f"a trace of version {VERSION} has no {value.get('is')!r}")
@@ -210,20 +255,32 @@ def read_operation_trace(text: str) -> OperationTrace:
 
 
 def _encode_request(request: Request) -> Any:
-    headers = [[name, value if name in _PUBLIC_HEADERS else None] for name, value in request.headers.fields]
-    return {
+    encoded = {
         "method": request.method,
         "target": request.target,
-        "headers": headers,
+        "headers": [[name, public_value(name, value)] for name, value in request.headers.fields],
         "content_length": request.content_length,
         "body": request.body,
     }
+    return encoded if request.peer == UNKNOWN_PEER else {**encoded, "peer": encode(request.peer)}
 
 
 def _decode_request(value: Any) -> Request:
-    fields_ = tuple((name, text if text is not None else "left-out") for name, text in value["headers"])
+    # Traces of before public_value have None where a value was left out.
+    fields_ = tuple((name, text if text is not None else LEFT_OUT) for name, text in value["headers"])
+    peer = decode(value["peer"]) if "peer" in value else UNKNOWN_PEER
     handle = BodyHandle(value.get("body", 0))
-    return Request(value["method"], value["target"], Headers(fields_), handle, value["content_length"])
+    return Request(value["method"], value["target"], Headers(fields_), handle, value["content_length"], peer)
+
+
+def public_value(name: str, value: str) -> str:
+    """What of a header field a trace may show: enough that the core takes the same way when it is replayed."""
+    name = name.lower()
+    if name in _PUBLIC_HEADERS or name.startswith("x-registry-"):
+        return value
+    if name == "authorization":
+        return public_authorization(value)
+    return LEFT_OUT
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from angos.sansio import layout
+from angos.sansio.access.action import Action
+from angos.sansio.access.authorize import Caller
 from angos.sansio.blobs import blob_is_readable, blob_location
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
@@ -49,12 +51,19 @@ MOUNT_CANDIDATES_MAX = 32  # namespaces tried for a mount that names none
 # --- beginning --------------------------------------------------------------------------------------------------------
 
 
-async def start_upload(namespace: Namespace, request: Request, query: Query, config: RegistryConfig) -> Response:
-    """end-4a, 4b, 4c and 11: open an upload, push a whole blob at once, or mount one."""
+async def start_upload(
+    namespace: Namespace, request: Request, query: Query, config: RegistryConfig, caller: Caller | None
+) -> Response:
+    """end-4a, 4b, 4c and 11: open an upload, push a whole blob at once, or mount one.
+
+    With `caller` None anybody may do anything.
+    """
     if (mount := query.get("mount")) is not None:
         digest = _parse_digest(mount)
-        if await _mount_blob(namespace, digest, query.get("from")):
+        if await _mount_blob(namespace, digest, query.get("from"), caller):
             return _blob_created(namespace, digest)
+        if caller is not None:
+            await caller.require(Action("start-upload", namespace))
         return await _open_upload(namespace, None)
 
     if (text := query.get("digest")) is not None:
@@ -91,8 +100,9 @@ async def _push_whole_blob(namespace: Namespace, digest: Digest, request: Reques
     raise _digest_mismatch(digest, staged.hashes[0].hex)
 
 
-async def _mount_blob(namespace: Namespace, digest: Digest, source: str | None) -> bool:
-    """Make the blob readable in `namespace` because it is in another one. False: the client has to push it."""
+async def _mount_blob(namespace: Namespace, digest: Digest, source: str | None, caller: Caller | None) -> bool:
+    """Make the blob readable in `namespace` because the caller may read it in another one. False: the client has to
+    push it, which shows that it has the bytes."""
     if await StatKey(layout.blob_key(digest)) is None:
         return False
     if not await blob_is_readable(namespace, digest):
@@ -104,7 +114,9 @@ async def _mount_blob(namespace: Namespace, digest: Digest, source: str | None) 
         else:
             candidates = await _owners(digest)
         for candidate in candidates:
-            if await blob_is_readable(candidate, digest):
+            if await blob_is_readable(candidate, digest) and (
+                caller is None or await caller.may_read(candidate, digest)
+            ):
                 break
         else:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from angos.sansio.effects import BodyHandle, Key
 
@@ -39,6 +40,28 @@ class Headers:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a verified client certificate says about its subject (RFC 5280 section 4.1.2.6)."""
+
+    organizations: tuple[str, ...] = ()
+    common_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of the connection, as far as the connection tells."""
+
+    address: str | None = None
+    """The IP address of the socket; a proxy's when there is one in between."""
+    scheme: Literal["http", "https"] = "http"
+    certificate: Certificate | None = None
+    """Of the client, verified; None without one."""
+
+
+UNKNOWN_PEER = Peer()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One request. The driver has checked the framing; everything else is checked here, in the core."""
 
@@ -50,6 +73,7 @@ class Request:
     """Always given; a request without a body has one of no bytes."""
     content_length: int | None
     """0 without a body, None when the body is chunked."""
+    peer: Peer = UNKNOWN_PEER
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +81,8 @@ class Inline:
     """The body itself. Small."""
 
     value: bytes
+    private: bool = False
+    """It holds a secret, which no trace may show."""
 
 
 @dataclass(frozen=True, slots=True)

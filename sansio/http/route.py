@@ -37,6 +37,11 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenEndpoint:
+    """``/token``: where clients get tokens of this registry, if it signs any."""
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
     """end-2, end-10."""
 
@@ -82,7 +87,19 @@ class Referrers:
     subject: Digest
 
 
-Endpoint = VersionCheck | Catalog | Health | Readiness | Blob | Uploads | Upload | ManifestOf | Tags | Referrers
+Endpoint = (
+    VersionCheck
+    | Catalog
+    | Health
+    | Readiness
+    | TokenEndpoint
+    | Blob
+    | Uploads
+    | Upload
+    | ManifestOf
+    | Tags
+    | Referrers
+)
 
 _FIXED: dict[str, Endpoint] = {
     "/v2/": VersionCheck(),
@@ -90,6 +107,7 @@ _FIXED: dict[str, Endpoint] = {
     "/v2/_catalog": Catalog(),
     "/healthz": Health(),
     "/readyz": Readiness(),
+    "/token": TokenEndpoint(),
 }
 
 _UPLOAD_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -103,7 +121,7 @@ def parse_endpoint(path: str) -> Endpoint:
     if "%" in path:
         path = unquote(path)  # what is not UTF-8 becomes a character that no name may have
     if not path.startswith("/v2/"):
-        raise _no_endpoint(path)
+        raise no_endpoint(path)
     components = path[4:].split("/")
     match components:
         case [*name, "manifests", reference] if name:
@@ -118,10 +136,11 @@ def parse_endpoint(path: str) -> Endpoint:
             return Upload(_namespace(name), _upload_id(upload_id))
         case [*name, "blobs", digest] if name:
             return Blob(_namespace(name), _digest(digest))
-    raise _no_endpoint(path)
+    raise no_endpoint(path)
 
 
-def _no_endpoint(path: str) -> RegistryError:
+def no_endpoint(path: str) -> RegistryError:
+    """The refusal of a path that leads nowhere."""
     return RegistryError(404, "UNSUPPORTED", f"there is no endpoint {path[:200]!r} in this registry")
 
 

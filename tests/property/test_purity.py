@@ -25,6 +25,7 @@ ALLOWED = frozenset(
         "enum",
         "functools",
         "hashlib",
+        "ipaddress",
         "itertools",
         "json",
         "math",

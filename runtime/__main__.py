@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -63,13 +64,23 @@ def _serve(arguments: argparse.Namespace) -> int:
     from angos.runtime.config.file import BadConfiguration
     from angos.runtime.config.schema import load_configuration
 
+    files: list[Path] = arguments.config
+    contents = _contents(files)
     try:
-        configuration = _with_arguments(load_configuration(arguments.config), arguments)
+        configuration = _with_arguments(load_configuration(files, contents), arguments)
     except BadConfiguration as error:
         for problem in error.problems:
             _complain(str(problem))
         return 1
-    return _run(configuration, arguments.loop, arguments.record)
+    return _run(configuration, arguments, contents or [b""] * len(files))
+
+
+def _contents(files: Sequence[Path]) -> list[bytes] | None:
+    """Of all configuration files, None if one cannot be read: loading tells which."""
+    try:
+        return [file.read_bytes() for file in files]
+    except OSError:
+        return None
 
 
 def _with_arguments(configuration: Configuration, arguments: argparse.Namespace) -> Configuration:
@@ -82,11 +93,11 @@ def _with_arguments(configuration: Configuration, arguments: argparse.Namespace)
     return replace(configuration, server=replace(configuration.server, **server), blob_store=blob_store)
 
 
-def _run(configuration: Configuration, loop: str, record: Path | None) -> int:
+def _run(configuration: Configuration, arguments: argparse.Namespace, contents: Sequence[bytes]) -> int:
     import logging
     from contextlib import nullcontext
 
-    from angos.runtime.app import build_application
+    from angos.runtime.app import Foundation
     from angos.runtime.server.listener import ListenError
     from angos.runtime.server.workers import run
     from angos.runtime.stores.disk import UnusableRoot
@@ -102,12 +113,21 @@ def _run(configuration: Configuration, loop: str, record: Path | None) -> int:
 
     try:
         # Before any worker is forked: an unusable folder is reported once, and nothing has started yet.
-        application = build_application(configuration, record)
+        foundation = Foundation(configuration, arguments.record)
+        if arguments.config:
+            from angos.runtime.reload import ConfigurationReloader
+
+            override = partial(_with_arguments, arguments=arguments)
+            reloader = ConfigurationReloader(arguments.config, contents, configuration, foundation, override)
+            serving = reloader.serving
+        else:
+            reloader, serving = None, foundation.build(configuration)
         return run(
-            lambda: nullcontext(application),
+            lambda: nullcontext(serving if reloader is None else reloader.serving),
             configuration.server,
-            loop="trio" if loop == "trio" else "asyncio",
+            loop="trio" if arguments.loop == "trio" else "asyncio",
             on_ready=say_ready,
+            reloader=reloader,
         )
     except (UnusableRoot, ListenError) as error:
         _complain(str(error))

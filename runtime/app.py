@@ -13,6 +13,7 @@ from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
 from angos.runtime.performer import RequestPerformer, Services
 from angos.runtime.server.application import Content, RequestBody
+from angos.runtime.server.serving import Serving
 from angos.runtime.stores.directory import DirectoryStore
 from angos.runtime.stores.disk import UnusableRoot
 from angos.sansio.config import RegistryConfig
@@ -35,11 +36,12 @@ class RegistryApplication:
         blobs: DirectoryStore,
         metadata: DirectoryStore,
         recorder: Recorder | None = None,
+        leases: LocalLeases | None = None,
     ) -> None:
         self._config = config
         self._recorder = recorder
         self._blobs = blobs
-        self._services = Services(blobs, metadata, LocalLeases(), SystemClock(), SystemEntropy())
+        self._services = Services(blobs, metadata, leases or LocalLeases(), SystemClock(), SystemEntropy())
 
     async def respond(self, request: Request, body: RequestBody) -> Response:
         """The answer to one request. An error that comes out of here is a bug."""
@@ -65,23 +67,35 @@ class RegistryApplication:
         return self._blobs.open_content(key)
 
 
-def build_application(configuration: Configuration, record: Path | None = None) -> RegistryApplication:
-    """Everything but the listener, recording every request into the folder `record` if there is one.
+class Foundation:
+    """What outlives each configuration: the stores with what they remember, the leases, the folder of the records.
 
-    Raises `UnusableRoot` when a store or the folder for the records cannot be used.
+    It is made once, before workers are forked and before there is a loop. Each process that serves then builds its
+    applications on it, one after the other.
     """
-    blob_store, metadata_store = configuration.blob_store, configuration.metadata_store
-    blobs = DirectoryStore(blob_store.root_dir, blob_store.sync_to_disk)
-    metadata = blobs
-    if metadata_store is not None and metadata_store != blob_store:
-        metadata = DirectoryStore(metadata_store.root_dir, metadata_store.sync_to_disk)
-    recorder = None
-    if record is not None:
-        from angos.runtime.recorder import Recorder
 
-        try:
-            record.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UnusableRoot(f"{record} cannot take records: {error.strerror}; give another folder") from None
-        recorder = Recorder(record, configuration.registry)
-    return RegistryApplication(configuration.registry, blobs, metadata, recorder)
+    def __init__(self, configuration: Configuration, record: Path | None = None) -> None:
+        """`record`: a folder for a record of each request. Raises `UnusableRoot` when a folder cannot be used."""
+        blob_store, metadata_store = configuration.blob_store, configuration.metadata_store
+        self._blobs = self._metadata = DirectoryStore(blob_store.root_dir, blob_store.sync_to_disk)
+        if metadata_store is not None and metadata_store != blob_store:
+            self._metadata = DirectoryStore(metadata_store.root_dir, metadata_store.sync_to_disk)
+        self._leases = LocalLeases()
+        self._recorder = None if record is None else _recorder(record, configuration.registry)
+
+    def build(self, configuration: Configuration) -> Serving:
+        """What to serve with under this configuration, on the same stores as ever. Called in any thread."""
+        config = configuration.registry
+        recorder = None if self._recorder is None else self._recorder.under(config)
+        application = RegistryApplication(config, self._blobs, self._metadata, recorder, self._leases)
+        return Serving(application, configuration.server)
+
+
+def _recorder(folder: Path, config: RegistryConfig) -> Recorder:
+    from angos.runtime.recorder import Recorder
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableRoot(f"{folder} cannot take records: {error.strerror}; give another folder") from None
+    return Recorder(folder, config)

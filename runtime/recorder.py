@@ -76,6 +76,12 @@ class Recorder:
         self._config = config
         self._numbers = count()
 
+    def under(self, config: RegistryConfig) -> Recorder:
+        """One that writes into the same folder what happens under another configuration."""
+        other = Recorder(self._folder, config)
+        other._numbers = self._numbers
+        return other
+
     def begin(self, request: Request, performer: Performer) -> Recording:
         """The performer to drive the operation with."""
         return Recording(request, performer)

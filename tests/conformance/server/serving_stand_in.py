@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from angos.runtime.server.application import Application
 from angos.runtime.server.limits import ServerOptions
+from angos.runtime.server.serving import Serving
 from angos.runtime.server.workers import run
 from tests.conformance.server.stand_in import StandIn
 
@@ -21,16 +21,17 @@ def main() -> int:
     loop, workers, folder = sys.argv[1:]
     logging.basicConfig(level=logging.INFO)
 
+    options = ServerOptions(port=0, workers=int(workers), drain_seconds=10)
+
     @asynccontextmanager
-    async def make_application() -> AsyncIterator[Application]:
+    async def open_serving() -> AsyncIterator[Serving]:
         if Path(folder).name == "unusable":
             raise RuntimeError("cannot start")
-        yield StandIn(Path(folder))
+        yield Serving(StandIn(Path(folder)), options)
         print("application left", flush=True)  # noqa: T201
 
-    options = ServerOptions(port=0, workers=int(workers), drain_seconds=10)
     return run(
-        make_application,
+        open_serving,
         options,
         loop="trio" if loop == "trio" else "asyncio",
         on_ready=lambda urls: print(*urls, flush=True),  # noqa: T201

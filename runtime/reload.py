@@ -1,0 +1,193 @@
+"""Reloads of the configuration: what is read again, what of it takes effect, and what the log says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+from angos.runtime.app import Foundation
+from angos.runtime.config.file import BadConfiguration, Problem
+from angos.runtime.config.schema import Configuration, DirectoryConfig, load_configuration
+from angos.runtime.config.watch import Sighting, Unreadable, Watch
+from angos.runtime.server.serving import NotServable, Serving
+
+RETRY_LOOKS: Final = 10  # a configuration that was refused is tried again after as many looks
+
+# Sockets are bound, workers started and sized, before anything is served.
+SERVER_RESTART_ONLY: Final = (
+    "host",
+    "port",
+    "workers",
+    "backlog",
+    "connections_max",
+    "sweep_seconds",
+    "transfer_threads",
+)
+# Folders, and files whose changes need no reload because they are read for each use.
+_NOT_FOLLOWED: Final = frozenset({"blob_store", "metadata_store", "bearer_token_file"})
+_KEYS: Final = {"host": "bind_address"}
+_SIZE: Final = Struct("!Q")
+
+_log = logging.getLogger("angos.reload")
+
+
+class ConfigurationReloader:
+    """Notices that the configuration files, or files that they name, have changed; see `Reloader`."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        contents: Sequence[bytes],
+        configuration: Configuration,
+        foundation: Foundation,
+        override: Callable[[Configuration], Configuration],
+    ) -> None:
+        """`contents` are the bytes of `files` that `configuration` was loaded from, by `override` too: it lets the
+        command line win over files. Raises what `Foundation.build` raises."""
+        self._files = tuple(files)
+        self._started = configuration
+        self._foundation = foundation
+        self._override = override
+        self._watch = Watch(files, contents)
+        self._watch.follow(named_files(configuration))
+        self.serving = foundation.build(configuration)
+        """What was accepted last: what a worker that starts now begins with."""
+        self._generation = 1
+        self._prepared: tuple[Serving, tuple[str, ...]] | None = None
+        self._candidate: bytes | None = None
+        self._refused: tuple[str, ...] = ()
+        self._looks_since_refusal = 0
+        self._changed: tuple[Path, ...] = ()
+        self._asked = False
+
+    def look(self, *, at_once: bool) -> bytes | None:
+        """See `Reloader.look`."""
+        sighting = self._watch.look(at_once=at_once)
+        if sighting is not None:
+            self._asked, self._changed = at_once, sighting.changed
+            self._candidate = self._readable(sighting)
+            return self._candidate
+        if self._refused:
+            # What was wrong may lie in a file that nobody watches, because its configuration was never accepted.
+            self._looks_since_refusal += 1
+            if self._looks_since_refusal >= RETRY_LOOKS:
+                self._asked, self._changed = False, ()
+                return self._candidate
+        return None
+
+    def prepare(self, candidate: bytes) -> Serving:
+        """See `Reloader.prepare`."""
+        try:
+            loaded = self._override(load_configuration(self._files, _unpacked(candidate)))
+        except BadConfiguration as error:
+            raise NotServable("\n".join(map(str, error.problems))) from None
+        self._watch.follow(named_files(loaded))
+        configuration, kept = keep_until_restart(self._started, loaded)
+        serving = self._foundation.build(configuration)
+        self._prepared = serving, kept
+        return serving
+
+    def accept(self) -> None:
+        """See `Reloader.accept`."""
+        assert self._prepared is not None
+        (self.serving, kept), self._prepared = self._prepared, None
+        self._generation += 1
+        self._refused = ()
+        _log.info("configuration reloaded (generation %d)%s", self._generation, _because(self._changed))
+        for line in kept:
+            _log.warning("%s", line)
+
+    def refuse(self, reasons: Sequence[str]) -> None:
+        """See `Reloader.refuse`. What is tried again by itself is told only if the reasons are others."""
+        self._prepared = None
+        self._looks_since_refusal = 0
+        lines = tuple(line for reason in reasons for line in reason.splitlines())
+        if self._asked or self._changed or lines != self._refused:
+            _log.error(
+                "configuration not reloaded%s, the one before (generation %d) stays in use:%s",
+                _because(self._changed),
+                self._generation,
+                "".join(f"\n  {line}" for line in lines),
+            )
+        self._refused = lines
+
+    def _readable(self, sighting: Sighting) -> bytes | None:
+        problems = [
+            str(Problem(str(file), "", str(content)))
+            for file, content in zip(self._files, sighting.contents, strict=True)
+            if isinstance(content, Unreadable)
+        ]
+        if problems:
+            self.refuse(problems)
+            return None
+        return _packed(content for content in sighting.contents if isinstance(content, bytes))
+
+
+def named_files(configuration: Configuration) -> list[Path]:
+    """The files that a configuration names: every path in it, except for the folders of the stores."""
+    return list(_paths(configuration))
+
+
+def _paths(value: object) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _paths(tuple(value.values()))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _paths(part)
+    elif is_dataclass(value):
+        for part in fields(value):
+            if part.name not in _NOT_FOLLOWED:
+                yield from _paths(getattr(value, part.name))
+
+
+def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Configuration, tuple[str, ...]]:
+    """What of `found` can be used without a restart, and a line for each key that cannot."""
+    lines = []
+
+    def compare(key: str, running: object, wanted: object) -> None:
+        if running != wanted:
+            lines.append(f"{key}: {_shown(running)} stays in use, since a change to {_shown(wanted)} needs a restart")
+
+    for name in SERVER_RESTART_ONLY:
+        compare(f"server.{_KEYS.get(name, name)}", getattr(started.server, name), getattr(found.server, name))
+    for name in ("blob_store", "metadata_store"):
+        running, wanted = getattr(started, name), getattr(found, name)
+        if isinstance(running, DirectoryConfig) and isinstance(wanted, DirectoryConfig):
+            for part in fields(DirectoryConfig):
+                compare(f"{name}.fs.{part.name}", getattr(running, part.name), getattr(wanted, part.name))
+        else:
+            compare(name, running, wanted)
+    kept = {name: getattr(started.server, name) for name in SERVER_RESTART_ONLY}
+    found = replace(found, blob_store=started.blob_store, metadata_store=started.metadata_store)
+    return replace(found, server=replace(found.server, **kept)), tuple(lines)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, DirectoryConfig):
+        return str(value.root_dir)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _because(changed: Sequence[Path]) -> str:
+    return f" after a change of {', '.join(map(str, changed))}" if changed else ""
+
+
+def _packed(contents: Iterable[bytes]) -> bytes:
+    return b"".join(_SIZE.pack(len(content)) + content for content in contents)
+
+
+def _unpacked(candidate: bytes) -> list[bytes]:
+    contents, start = [], 0
+    while start < len(candidate):
+        begin = start + _SIZE.size
+        start = begin + _SIZE.unpack_from(candidate, start)[0]
+        contents.append(candidate[begin:start])
+    return contents

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from angos.simulator.choices import Exhaustive, Recording
 from angos.simulator.faults import FAULTS
-from angos.simulator.oracle.invariants import Violation
+from angos.simulator.oracle.violation import Violation
 from angos.simulator.scenario import Scenario
 from angos.simulator.simulation import Simulation
 from angos.simulator.world.client import Act

@@ -18,7 +18,7 @@ from angos.sansio.effects import (
 )
 from angos.simulator.choices import Choices
 from angos.simulator.faults import PLAN_STEPS, SKEWS_MS, STALLS_MS, possible
-from angos.simulator.oracle.invariants import Violation
+from angos.simulator.oracle.violation import Violation
 from angos.simulator.scenario import Scenario
 from angos.simulator.scheduler import PERFORMERS, Scheduler
 from angos.simulator.tasks import Exchange, Task, abandon_children

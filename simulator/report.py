@@ -9,7 +9,7 @@ from typing import Any
 
 from angos.sansio.trace import VERSION, TraceInvalid, read_lines, write_lines
 from angos.simulator.choices import Choices, Pick, Recorded, Recording
-from angos.simulator.oracle.invariants import Violation
+from angos.simulator.oracle.violation import Violation
 from angos.simulator.scenario import Scenario
 from angos.simulator.simulation import Simulation
 from angos.simulator.timeline import Entry, Timeline

@@ -31,7 +31,8 @@ from angos.sansio.errors import RegistryError
 from angos.sansio.operation import Done
 from angos.simulator.choices import Choices, exceeded
 from angos.simulator.oracle.history import History
-from angos.simulator.oracle.invariants import Invariants, Violation
+from angos.simulator.oracle.invariants import Invariants
+from angos.simulator.oracle.violation import Violation
 from angos.simulator.scenario import Scenario
 from angos.simulator.tasks import Exchange, Group, Task
 from angos.simulator.timeline import Timeline

@@ -12,12 +12,13 @@ from angos.sansio.http.message import Absent, FromKey, Headers, Inline, Request,
 from angos.simulator.choices import Calm, Choices
 from angos.simulator.injection import Injection
 from angos.simulator.oracle.history import Answer
-from angos.simulator.oracle.invariants import Violation
+from angos.simulator.oracle.violation import Violation
 from angos.simulator.scenario import Scenario
 from angos.simulator.scheduler import Stopped
 from angos.simulator.tasks import Client, Exchange, Task
 from angos.simulator.timeline import Timeline
-from angos.simulator.world.client import Act, Call, Script, Shared, play
+from angos.simulator.world.client import Act, Call, Script, Shared
+from angos.simulator.world.scripts import play
 
 
 class Simulation(Injection):
@@ -130,7 +131,7 @@ class Simulation(Injection):
         call = exchange.call
         if self.on_answer is not None:
             self.on_answer(call, answer)
-        self.invariants.told(call, answer, exchange.called, self.steps, exchange.client.name)
+        self.invariants.told(call, answer, exchange.called, self.steps)
         self.history.add(call.intents, exchange.called, self.steps, answer, exchange.client.name)
         self._take_answer(exchange.client, answer)
 

@@ -10,8 +10,9 @@ from typing import Literal
 from angos.simulator.choices import Choices, Prioritised, Seeded
 from angos.simulator.faults import FAULTS
 from angos.simulator.scenario import Scenario
-from angos.simulator.world.client import FORMS, SCRIPTS, Act
+from angos.simulator.world.client import FORMS, Act
 from angos.simulator.world.images import NAMESPACES, TAGS
+from angos.simulator.world.scripts import SCRIPTS
 
 UPLOADING = (
     "push_blob",

@@ -18,6 +18,9 @@ Register = tuple[str, ...]
 
 HERE = "here"
 
+DELETES = {"manifest": "drop", "tag": "drop if", "referrer": "drop if"}
+"""For each kind of register what the deletion of a manifest means for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
@@ -30,9 +33,9 @@ class Intent:
     away meanwhile; it never gives what was not there before."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """An operation on a register that happened, or may have."""
+    """An operation on a register that happened, or may have. Never changed, and not frozen only because that costs."""
 
     kind: Literal["set", "drop", "drop if", "read"]
     value: str | None
@@ -45,9 +48,9 @@ class Event:
     who: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
-    """What a client got."""
+    """What a client got. Not frozen, for the same reason."""
 
     status: int
     headers: Mapping[str, str]
@@ -97,8 +100,10 @@ class History:
         writing, and deleted it, finds the second one: such a push may take effect twice, before its answer.
         """
         events = self.registers[register]
-        kind = {"manifest": "drop", "tag": "drop if", "referrer": "drop if"}.get(register[0], "")
+        kind = DELETES.get(register[0])
         deletes = [event for event in events if event.kind == kind]
+        if not deletes:
+            return events
         repeated = [
             replace(event, required=False)
             for event in events
@@ -109,6 +114,10 @@ class History:
     def wanted(self, register: Register, kinds: tuple[str, ...]) -> bool:
         """Whether somebody did, or tried, one of these."""
         return any(event.kind in kinds for event in self.registers.get(register, ()))
+
+    def is_acknowledged(self, register: Register) -> bool:
+        """Whether somebody was told that a value was set."""
+        return any(event.kind == "set" and event.required for event in self.registers.get(register, ()))
 
 
 def _overlap(one: Event, other: Event) -> bool:

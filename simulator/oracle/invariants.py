@@ -7,45 +7,24 @@ operations: whether a manifest is complete is found by reading keys.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from functools import lru_cache
-from typing import Protocol
 
 from angos.sansio import layout
-from angos.sansio.effects import EffectError, Key
 from angos.sansio.http.message import Response
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
-from angos.sansio.upload_session import Chunk
-from angos.simulator.oracle.history import Answer, History, Intent, Register
+from angos.simulator.oracle.history import Answer, History, Register
 from angos.simulator.oracle.linearizable import is_linearizable
+from angos.simulator.oracle.records import Record, claim_of, keys_of, read_record, short
+from angos.simulator.oracle.uploads import Uploads
+from angos.simulator.oracle.violation import Violation, Visible
 from angos.simulator.world.bodies import hexdigest
-from angos.simulator.world.client import Call, descriptors, offset_of
-
-APPENDING = ("PATCH", "PUT")
+from angos.simulator.world.calls import blob_digests, read_call
+from angos.simulator.world.client import Call
 
 EFFECTS_MAX = 150
 """Of one request in these small worlds, fan-out included. A loop that does not end shows here first."""
-
-
-class Violation(Exception):
-    """Something that must never be."""
-
-    def __init__(self, kind: str, sentence: str) -> None:
-        super().__init__(f"{kind}: {sentence}")
-        self.kind = kind
-        self.sentence = sentence
-
-
-class Visible(Protocol):
-    """The storage, to look at."""
-
-    touched: list[Key]
-
-    def get(self, key: str) -> bytes | None: ...
-    def surviving(self, key: str) -> bytes | None: ...
-    def names(self, prefix: str) -> list[str]: ...
 
 
 class Invariants:
@@ -54,206 +33,117 @@ class Invariants:
     def __init__(self, store: Visible, history: History) -> None:
         self._store = store
         self._history = history
+        self._uploads = Uploads(store)
         self._dropped: set[Register] = set()
-        self._written: set[tuple[str, str]] = set()
-        self._uploads: dict[str, int] = {}
-        self._told_at: dict[str, int] = {}
-        self._ending: set[str] = set()
-        self._finished: dict[str, int] = {}
-        self._appending: Counter[str] = Counter()
-        self._in_flight: Counter[str] = Counter()
-        self._raced: set[str] = set()
-        self._calls: dict[Register, None] = {}
+        self._written: set[str] = set()
+        self._used: set[Register] = set()
 
     # --- after every applied effect -----------------------------------------------------------------------------------
 
     def touched(self) -> None:
         """Look at every key that got a value."""
-        touched = self._store.touched
+        touched, store = self._store.touched, self._store
         for key in touched:
             if key.startswith("v2/blobs/"):
                 self._check_bytes(key)
-            elif key.startswith("v2/ns/"):
-                self._check_name(key)
-            elif key.endswith("!own"):
-                self._check_owner(key)
+            elif (
+                (claim := claim_of(key)) is not None
+                and store.surviving(claim.needs) is None
+                and store.get(key) is not None
+                and claim.unless not in self._dropped
+            ):
+                raise Violation(claim.kind, claim.sentence)
         touched.clear()
 
     def _check_bytes(self, key: str) -> None:
-        digest = layout.parse_blob_key(key)
+        digest = _parse_blob_key(key)
         value = self._store.get(key)
         if digest is None or value is None:
             return
-        if hexdigest(digest.algorithm, value) != digest.hex:
-            found = f"{len(value)} bytes that hash to {hexdigest(digest.algorithm, value)[:12]}"
-            raise Violation("wrong bytes", f"under the name of {_short(digest)} lie {found}")
-
-    def _check_owner(self, key: str) -> None:
-        _, _, algorithm, _, encoded, _ = key.split("/", 5)
-        digest = Digest(algorithm, encoded)
-        if self._store.get(key) is not None and self._store.surviving(layout.blob_key(digest)) is None:
-            raise Violation("name before bytes", f"{key} says who owns {_short(digest)}, whose bytes are not durable")
-
-    def _check_name(self, key: str) -> None:
-        namespace, kind, rest = _parse_name(key)
-        if self._store.get(key) is None:
-            return
-        if kind == "rev" and (digest := layout.parse_revision_name(rest)) is not None:
-            if self._store.surviving(layout.blob_key(digest)) is None:
-                what = f"the manifest {_short(digest)} can be named in {namespace} but its bytes are not durable"
-                raise Violation("name before bytes", what)
-        elif kind == "tag" and (event := layout.parse_tag_event(rest.rpartition("/")[2])) is not None:
-            if event.kind == "set":
-                self._check_named(namespace, event.digest, f"the tag {rest.partition('!')[0]}")
-        elif kind == "sub" and (digest := layout.parse_referrer_name(rest.rpartition("/")[2])) is not None:
-            self._check_named(namespace, digest, "a referrer record")
-
-    def _check_named(self, namespace: Namespace, digest: Digest, what: str) -> None:
-        if ("manifest", namespace, str(digest)) in self._dropped:
-            return  # somebody is deleting it, so it may be gone for a moment
-        if self._store.surviving(layout.revision_key(namespace, digest)) is None:
-            raise Violation("name before manifest", f"{what} of {namespace} names {_short(digest)}, which is not there")
+        if (found := hexdigest(digest.algorithm, value)) != digest.hex:
+            what = f"under the name of {short(digest)} lie {len(value)} bytes that hash to {found[:12]}"
+            raise Violation("wrong bytes", what)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
     def sent(self, call: Call) -> None:
         """A client asks for something."""
         for intent in call.intents:
-            self._calls[intent.register] = None
+            register = intent.register
+            self._used.add(register)
             if intent.kind in ("drop", "drop if"):
-                self._dropped.add(intent.register)
-            elif intent.kind == "set" and intent.register[0] == "blob" and "mount=" not in call.target:
-                self._written.add((intent.register[1], intent.register[2]))
-        if call.upload and (call.method == "DELETE" or (call.method == "PUT" and "digest=" in call.target)):
-            self._ending.add(call.upload)
+                self._dropped.add(register)
+            elif intent.kind == "set" and register[0] == "blob" and "mount=" not in call.target:
+                self._written.add(register[2])
         if call.upload:
-            self._appending[call.upload] += call.method in APPENDING
-            self._in_flight[call.upload] += 1
-            if self._in_flight[call.upload] > 1:
-                self._raced.add(call.upload)
+            self._uploads.sent(call)
 
     def answered(self, call: Call, response: Response, answer: Answer, *, effects: int, faulty: bool) -> None:
         """The registry has decided on an answer."""
-        what = f"{call.method} {call.target}"
+        status = answer.status
         if effects > EFFECTS_MAX:
-            raise Violation("too much work", f"{what} took {effects} effects, {EFFECTS_MAX} are allowed")
-        if answer.status >= 500 and not faulty and call.upload not in self._ending:
-            # An upload that somebody ends at this moment may be unavailable to others: its files go away under them.
-            raise Violation("needless failure", f"{what} was answered {answer.status}, and nothing had failed")
-        if answer.status == 500:
-            raise Violation("internal error", f"{what} was answered 500: {answer.body[:200]!r}")
-        length = response.content_length
-        if call.method != "HEAD" and length is not None and length != len(answer.body):
-            raise Violation("wrong length", f"{what} promises {length} bytes and has {len(answer.body)}")
-        if answer.status >= 400 and call.method != "HEAD":
-            self._check_error_body(what, answer)
-        if call.method == "GET" and answer.status == 200:
-            self._check_content(what, answer)
-        if answer.status == 201:
-            for intent in call.intents:
-                if intent.kind == "set" and intent.register not in self._dropped:
-                    self._check_acknowledged(intent.register, intent.value or "")
-            if "mount=" in call.target and not any(digest in call.target for _, digest in self._written):
-                raise Violation("seen across namespaces", f"{what} mounts a blob that nobody ever pushed")
-        if call.upload and "range" in answer.headers and call.upload not in self._ending and not self._is_raced(call):
-            self._check_offset(call.upload, what, offset_of(answer))
+            what = f"{_name(call)} took {effects} effects, {EFFECTS_MAX} are allowed"
+            raise Violation("too much work", what)
+        if status >= 500 and not faulty and not self._uploads.is_ending(call.upload):
+            raise Violation("needless failure", f"{_name(call)} was answered {status}, and nothing had failed")
+        if status == 500:
+            raise Violation("internal error", f"{_name(call)} was answered 500: {answer.body[:200]!r}")
+        if call.method != "HEAD":
+            length = response.content_length
+            if length is not None and length != len(answer.body):
+                raise Violation("wrong length", f"{_name(call)} promises {length} bytes and has {len(answer.body)}")
+            if status >= 400 and not _is_error_body(answer.body):
+                raise Violation("error without a body", f"{_name(call)}: {status} with {answer.body[:100]!r}")
+        if status == 200 and call.method == "GET":
+            self._check_content(call, answer)
+        if status == 201:
+            self._check_created(call)
+        if call.upload:
+            self._uploads.answered(call, answer)
 
-    def _check_error_body(self, what: str, answer: Answer) -> None:
-        try:
-            errors = json.loads(answer.body)["errors"]
-            assert all(error["code"].isupper() and error["message"] for error in errors)
-            assert errors
-        except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
-            raise Violation("error without a body", f"{what}: {answer.status} with {answer.body[:100]!r}") from None
-
-    def _check_content(self, what: str, answer: Answer) -> None:
+    def _check_content(self, call: Call, answer: Answer) -> None:
         text = answer.headers.get("docker-content-digest")
         if text is None:
             return
-        digest = Digest.parse(text)
+        digest = _parse_digest(text)
         if hexdigest(digest.algorithm, answer.body) != digest.hex:
-            raise Violation("wrong bytes", f"{what} says {_short(digest)} and sends {len(answer.body)} other bytes")
+            what = f"{_name(call)} says {short(digest)} and sends {len(answer.body)} other bytes"
+            raise Violation("wrong bytes", what)
+
+    def _check_created(self, call: Call) -> None:
+        for intent in call.intents:
+            if intent.kind == "set" and intent.register not in self._dropped:
+                self._check_acknowledged(intent.register, intent.value or "")
+        if "mount=" in call.target and not any(digest in call.target for digest in self._written):
+            raise Violation("seen across namespaces", f"{_name(call)} mounts a blob that nobody ever pushed")
 
     def _check_acknowledged(self, register: Register, value: str) -> None:
-        kind, namespace_text, *rest = register
-        namespace = Namespace(namespace_text)
-        keys: list[str] = []
-        if kind == "blob":
-            digest = Digest.parse(rest[0])
-            keys = [layout.blob_key(digest), layout.owner_key(digest, namespace)]
-        elif kind == "manifest":
-            digest = Digest.parse(rest[0])
-            keys = [layout.blob_key(digest), layout.revision_key(namespace, digest)]
-        elif kind == "referrer":
-            keys = [layout.referrer_key(namespace, Digest.parse(rest[0]), Digest.parse(rest[1]))]
-        elif kind == "tag":
-            tag, ending = Tag(rest[0]), "." + value.replace(":", ".")
+        for key in keys_of(register):
+            if self._store.surviving(key) is None:
+                raise Violation("acknowledged, not durable", f"a 201 was sent, and a power cut would take {key}")
+        if register[0] == "tag":
+            namespace, tag, ending = Namespace(register[1]), Tag(register[2]), "." + value.replace(":", ".")
             names = self._store.names(layout.tag_events_prefix(namespace, tag))
             names += self._store.names(layout.tag_history_prefix(namespace, tag))
             names = [name for name in names if name.endswith(ending) and ".set." in name]
             if not any(self._store.surviving(name) is not None for name in names):
-                raise Violation(
-                    "acknowledged, not durable", f"{rest[0]} of {namespace} was acknowledged, as {value[:19]}"
-                )
-        for key in keys:
-            if self._store.surviving(key) is None:
-                raise Violation("acknowledged, not durable", f"a 201 was sent, and a power cut would take {key}")
-
-    def _is_raced(self, call: Call) -> bool:
-        """Somebody else appends at this moment: his chunk can be seen before it is durable, and is not promised."""
-        return self._appending[call.upload] > (call.method in APPENDING)
-
-    def _check_offset(self, upload: str, what: str, offset: int) -> None:
-        prefix = layout.upload_prefix(*_parse_upload(upload))
-        durable = 0
-        for name in self._store.names(prefix):
-            kind, _, rest = name[len(prefix) :].partition(".")
-            value = self._store.surviving(name)
-            if kind != "chunk" or value is None:
-                continue
-            try:
-                chunk = _parse_chunk(int(rest, 16), value)
-            except EffectError:
-                raise Violation("wrong bytes", f"the chunk record {name} cannot be read") from None
-            part = self._store.surviving(f"{prefix}part.{chunk.part.name}")
-            if chunk.offset == durable and part is not None and len(part) == chunk.part.size:
-                durable = chunk.end
-        if durable < offset:
-            raise Violation("offset not durable", f"{what} promises {offset} bytes, {durable} are durable")
+                what = f"{tag} of {namespace} was acknowledged, as {value[:19]}"
+                raise Violation("acknowledged, not durable", what)
 
     def power_cut(self) -> None:
-        """Uploads that are not finished may be unknown from now on: they resume or they are given up."""
-        self._uploads.clear()
+        """What is not finished need not go on."""
+        self._uploads.power_cut()
 
-    def told(self, call: Call, answer: Answer | None, called: int, returned: int, who: str) -> None:
+    def told(self, call: Call, answer: Answer | None, called: int, returned: int) -> None:
         """A client was given this answer, or none."""
-        upload = call.upload
-        raced = bool(upload) and self._is_raced(call)
-        if upload:
-            self._appending[upload] -= call.method in APPENDING
-            self._in_flight[upload] -= 1
-        if answer is None or not upload:
-            return
-        if call.method == "PUT" and answer.status == 201:
-            self._finished[upload] = returned
-        if upload in self._ending:
-            return
-        known = self._uploads.get(upload, -1)
-        if answer.status == 404 and known >= 0:
-            raise Violation("upload lost", f"{call.method} {upload} is unknown after {known} bytes were acknowledged")
-        if answer.status in (202, 204) and not raced and "range" in answer.headers:
-            offset = offset_of(answer)
-            if offset < known and called > self._told_at.get(upload, returned):
-                raise Violation("offset went back", f"{upload} had {known} bytes and now says {offset}")
-            if offset >= known:
-                self._uploads[upload] = offset
-                self._told_at[upload] = returned
+        if call.upload:
+            self._uploads.told(call, answer, called, returned)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def audit(self) -> list[Call]:
         """The requests whose answers show the final value of every register that anybody used."""
-        return [_read_call(register) for register in sorted(self._calls)]
+        return [read_call(register) for register in sorted(self._used)]
 
     def judge(self) -> None:
         """Everything that clients were told must have an order that explains it."""
@@ -273,89 +163,64 @@ class Invariants:
             raise Violation("temporary left", f"nobody works, and the temporary file {temporaries[0]} is there")
         if leases and not faulty:
             raise Violation("lease left", f"nobody works, and {leases[0]} is held")
-        self._check_images()
+        records = [record for name in self._store.names("v2/ns/") if (record := read_record(name)) is not None]
+        for record in records:
+            if record.kind == "rev":
+                self._check_complete(record)
         if not faulty:
-            self._check_names()
-            # Of two requests on one upload the slower one may leave a name behind that the faster one was to remove.
-            for upload in sorted(self._finished.keys() - self._raced):
-                prefix = layout.upload_prefix(*_parse_upload(upload))
-                if remains := self._store.names(prefix):
-                    raise Violation("upload left", f"{upload} was finished, and {remains[0]} is still there")
+            self._check_names(records)
+            self._uploads.at_rest()
 
-    def _check_images(self) -> None:
-        for name in self._store.names("v2/ns/"):
-            namespace, kind, rest = _parse_name(name)
-            if kind == "rev" and (digest := layout.parse_revision_name(rest)) is not None:
-                self._check_complete(namespace, digest)
-
-    def _check_names(self) -> None:
+    def _check_names(self, records: list[Record]) -> None:
         """No tag and no referrer record names a manifest that was deleted. A crash may leave such a name behind."""
-        newest: dict[tuple[Namespace, str], TagEvent] = {}
-        for name in self._store.names("v2/ns/"):
-            namespace, kind, rest = _parse_name(name)
-            last = rest.rpartition("/")[2]
-            if kind == "sub" and (digest := layout.parse_referrer_name(last)) is not None:
-                self._check_record(namespace, digest, "a referrer record")
-            elif kind == "tag" and (event := layout.parse_tag_event(last)) is not None:
-                tag = (namespace, rest.partition("!")[0])
-                newest[tag] = max(newest.get(tag, event), event, key=_rank)
-        for (namespace, text), event in newest.items():
-            if event.kind == "set":
-                self._check_record(namespace, event.digest, f"the tag {text}")
+        newest: dict[tuple[Namespace, str], Record] = {}
+        for record in records:
+            if record.kind == "sub":
+                self._check_named(record)
+            elif record.kind == "tag":
+                tag = (record.namespace, record.tag)
+                newest[tag] = max(newest.get(tag, record), record, key=_rank)
+        for record in newest.values():
+            if record.event is not None and record.event.kind == "set":
+                self._check_named(record)
 
-    def _check_record(self, namespace: Namespace, digest: Digest, what: str) -> None:
-        if self._store.get(layout.revision_key(namespace, digest)) is None:
-            raise Violation("dangling", f"{what} of {namespace} names {_short(digest)}, which was deleted")
+    def _check_named(self, record: Record) -> None:
+        if self._store.get(layout.revision_key(record.namespace, record.digest)) is None:
+            what = f"{record.subject} of {record.namespace} names {short(record.digest)}, which was deleted"
+            raise Violation("dangling", what)
 
-    def _check_complete(self, namespace: Namespace, manifest: Digest) -> None:
+    def _check_complete(self, record: Record) -> None:
         """The blobs that were readable when the image was pushed still are, unless somebody deleted them."""
-        if (body := self._store.get(layout.blob_key(manifest))) is None:
-            raise Violation("dangling", f"the manifest {_short(manifest)} of {namespace} has no bytes")
-        for descriptor in descriptors(body):
-            digest = Digest.parse(descriptor["digest"])
-            register = ("blob", namespace, str(digest))
-            acknowledged = [
-                event for event in self._history.registers.get(register, ()) if event.kind == "set" and event.required
-            ]
-            if not acknowledged or register in self._dropped:
+        namespace, manifest = record.namespace, short(record.digest)
+        if (body := self._store.get(layout.blob_key(record.digest))) is None:
+            raise Violation("dangling", f"the manifest {manifest} of {namespace} has no bytes")
+        for digest in blob_digests(body):
+            register = ("blob", namespace, digest)
+            if register in self._dropped or not self._history.is_acknowledged(register):
                 continue
-            if (
-                self._store.get(layout.owner_key(digest, namespace)) is None
-                or self._store.get(layout.blob_key(digest)) is None
-            ):
-                raise Violation("incomplete image", f"{_short(manifest)} of {namespace} lost its blob {_short(digest)}")
+            if any(self._store.get(key) is None for key in keys_of(register)):
+                what = f"{manifest} of {namespace} lost its blob {short(Digest.parse(digest))}"
+                raise Violation("incomplete image", what)
 
 
-def _rank(event: TagEvent) -> tuple[int, bool, Digest]:
-    return event.at_ms, event.kind == "set", event.digest
+def _rank(record: Record) -> tuple[int, bool, Digest]:
+    assert isinstance(record.event, TagEvent)
+    return record.event.at_ms, record.event.kind == "set", record.digest
 
 
-_parse_chunk = lru_cache(maxsize=4096)(Chunk.parse)
+def _name(call: Call) -> str:
+    return f"{call.method} {call.target}"
 
 
-def _parse_name(key: str) -> tuple[Namespace, str, str]:
-    """The namespace of a key below ``v2/ns/``, the kind of record, and the rest of the key."""
-    namespace, _, rest = key[len("v2/ns/") :].partition("!")
-    kind, _, rest = rest.partition("/")
-    return Namespace(namespace), kind, rest
+# What is remembered below is about texts and bytes, not about a run.
+_parse_blob_key = lru_cache(maxsize=4096)(layout.parse_blob_key)
+_parse_digest = lru_cache(maxsize=4096)(Digest.parse)
 
 
-def _parse_upload(location: str) -> tuple[Namespace, str]:
-    namespace, _, upload_id = location.removeprefix("/v2/").partition("/blobs/uploads/")
-    return Namespace(namespace), upload_id
-
-
-def _read_call(register: Register) -> Call:
-    kind, namespace, *rest = register
-    intents = (Intent("read", register),)
-    match kind:
-        case "blob":
-            return Call("GET", f"/v2/{namespace}/blobs/{rest[0]}", intents=intents)
-        case "referrer":
-            return Call("GET", f"/v2/{namespace}/referrers/{rest[0]}", intents=intents)
-        case _:
-            return Call("GET", f"/v2/{namespace}/manifests/{rest[0]}", intents=intents)
-
-
-def _short(digest: Digest) -> str:
-    return f"{digest.algorithm}:{digest.hex[:12]}"
+@lru_cache(maxsize=4096)
+def _is_error_body(body: bytes) -> bool:
+    try:
+        errors = json.loads(body)["errors"]
+        return bool(errors) and all(error["code"].isupper() and error["message"] for error in errors)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False

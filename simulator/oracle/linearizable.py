@@ -6,6 +6,7 @@ Searching is exponential at worst; per register and below forty operations it co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 from angos.simulator.oracle.history import Event
 
@@ -15,7 +16,9 @@ def is_linearizable(events: Sequence[Event], initial: str | None = None) -> bool
 
     Events that are not required may be left out.
     """
-    pending = sorted(events, key=lambda event: (event.called, event.returned))
+    pending = sorted(events, key=attrgetter("called", "returned"))
+    if _explains(pending, initial):
+        return True
     everything = (1 << len(pending)) - 1
     required = sum(1 << index for index, event in enumerate(pending) if event.required)
     seen: set[tuple[int, str | None]] = set()
@@ -40,6 +43,17 @@ def is_linearizable(events: Sequence[Event], initial: str | None = None) -> bool
             elif not _too_late(event, left, pending):
                 stack.append((left & ~(1 << index), _after(event, value)))
     return False
+
+
+def _explains(order: Sequence[Event], value: str | None) -> bool:
+    """Whether it all happened in this order. The order of the calls is one that nothing speaks against, and most
+    often it explains what everybody saw."""
+    for event in order:
+        if event.kind != "read":
+            value = _after(event, value)
+        elif event.value != value:
+            return False
+    return True
 
 
 def _too_late(event: Event, left: int, pending: list[Event]) -> bool:

@@ -91,7 +91,7 @@ class KeyWorld:
 
     def names(self, prefix: str) -> list[str]:
         """See `Store`."""
-        return self._sorted[bisect_left(self._sorted, prefix) : bisect_right(self._sorted, prefix + "\U0010ffff")]
+        return self._sorted[bisect_left(self._sorted, prefix) : self._end(prefix)]
 
     def cut_power(self, choices: Choices, *, at_rest: bool = False) -> None:
         """See `Store`: only the removal of uploads can be lost."""
@@ -103,6 +103,11 @@ class KeyWorld:
 
     def kill(self, process: str) -> None:
         """See `Store`: processes remember nothing."""
+
+    def _end(self, prefix: str) -> int:
+        """The place behind the last key below a prefix."""
+        behind = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else ""
+        return bisect_left(self._sorted, behind) if behind else len(self._sorted)
 
     def _put(self, name: str, value: bytes) -> None:
         if name not in self._values:
@@ -122,15 +127,11 @@ class KeyWorld:
         return None if value is None else Stat(len(value), self._modified_ms[effect.key])
 
     def _list_keys(self, effect: ListKeys) -> Page:
-        names, prefix, limit = self._sorted, effect.prefix, effect.limit
-        at = bisect_right(names, prefix + effect.after) if effect.after else bisect_left(names, prefix)
-        found: list[str] = []
-        while at < len(names) and names[at].startswith(prefix):
-            if len(found) == limit:
-                return Page(tuple(found), True)
-            found.append(names[at][len(prefix) :])
-            at += 1
-        return Page(tuple(found), False)
+        names, prefix = self._sorted, effect.prefix
+        start = bisect_right(names, prefix + effect.after) if effect.after else bisect_left(names, prefix)
+        found = names[start : self._end(prefix)]
+        size = len(prefix)
+        return Page(tuple(name[size:] for name in found[: effect.limit]), len(found) > effect.limit)
 
     def _list_folders(self, effect: ListFolders) -> Page:
         start = len(effect.prefix)

@@ -11,8 +11,9 @@ from angos.simulator.faults import FAULTS
 from angos.simulator.report import Report
 from angos.simulator.scenario import Scenario
 from angos.simulator.simulation import Simulation
-from angos.simulator.world.client import FORMS, SCRIPTS, Act
+from angos.simulator.world.client import FORMS, Act
 from angos.simulator.world.images import NAMESPACES, TAGS
+from angos.simulator.world.scripts import SCRIPTS
 
 
 def acts(verbs: Sequence[str] = tuple(sorted(SCRIPTS))) -> st.SearchStrategy[Act]:

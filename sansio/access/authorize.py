@@ -49,19 +49,34 @@ class Caller:
 
     async def may_read(self, namespace: Namespace, digest: Digest) -> bool:
         """Whether they could read this blob; mounting it elsewhere amounts to that."""
-        return (await self._authorize(read_blob(namespace, digest))).allowed
+        verdict = await self._authorize(read_blob(namespace, digest))
+        await _tell_failed_rules(verdict)
+        return verdict.allowed
 
     async def require(self, action: Action) -> None:
         """Raises a 401 or 403 unless they may do this as well."""
-        verdict = await self._authorize(action)
-        if not verdict.allowed:
-            raise await _denied(self.request, action, self.authentication, verdict.reason, self.access)
+        await self.settle(Judgement(action, self.authentication, await self._authorize(action)))
+
+    async def settle(self, judgement: Judgement) -> None:
+        """Raises the refusal, if it is one."""
+        await _tell_failed_rules(judgement.verdict)
+        if not judgement.verdict.allowed:
+            identity = self.authentication.identity
+            action, reason = judgement.action, judgement.verdict.reason
+            await Tell(AccessDenied(identity.who(), action.name, action.namespace, reason))
+            raise refusal(self.request, judgement, self.access)
 
     async def _authorize(self, action: Action) -> Verdict:
-        verdict = await authorize(action, self.authentication.identity, self.request, self.config, self.access)
-        for _, decision in verdict.decisions:
-            await _tell_failed_rules(decision)
-        return verdict
+        return await authorize(action, self.authentication.identity, self.request, self.config, self.access)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What becomes of a request, and why."""
+
+    action: Action
+    authentication: Authentication
+    verdict: Verdict
 
 
 async def admit(
@@ -74,19 +89,27 @@ async def admit(
     authentication = await authenticate(request, access)
     for attempt in authentication.tried:
         await Tell(attempt)
+    judgement = await judge(request, action, authentication, config, access)
     caller = Caller(request, config, access, authentication)
-    rejected = authentication.rejected
-    if action.name == "get-api-version":
-        # Clients ask this to find out whether a login works and how to get a token (docker login, podman login).
-        if rejected is not None or (access.token_service is not None and not authentication.identity.methods):
-            reason = "anonymous" if rejected is None else rejected.problem
-            raise await _denied(request, action, authentication, reason, access)
-        if authentication.identity.methods:
-            return caller
-    if rejected is not None and access.invalid_credentials == "reject":
-        raise await _denied(request, action, authentication, rejected.problem, access)
-    await caller.require(action)
+    await caller.settle(judgement)
     return caller
+
+
+async def judge(
+    request: Request, action: Action, authentication: Authentication, config: RegistryConfig, access: AccessConfig
+) -> Judgement:
+    """Whether a request may pass. `admit` acts on it, ``angos explain`` shows it."""
+    identity, rejected = authentication.identity, authentication.rejected
+    version_check = action.name == "get-api-version"
+    if rejected is not None and (version_check or access.invalid_credentials == "reject"):
+        return Judgement(action, authentication, Verdict(False, rejected.problem))
+    if version_check:
+        # Clients ask this to find out whether a login works and how to get a token (docker login, podman login).
+        if identity.methods:
+            return Judgement(action, authentication, Verdict(True, ""))
+        if access.token_service is not None:
+            return Judgement(action, authentication, Verdict(False, "a token is needed, even an anonymous one"))
+    return Judgement(action, authentication, await authorize(action, identity, request, config, access))
 
 
 async def authorize(
@@ -129,22 +152,20 @@ def _why_not(where: str, decision: Decision) -> str:
     return f"no rule of {where} allows it"
 
 
-async def _tell_failed_rules(decision: Decision) -> None:
-    for outcome in decision.outcomes:
-        if outcome.value is None:
-            await Tell(RuleFailed(outcome.rule.where, outcome.problem))
+async def _tell_failed_rules(verdict: Verdict) -> None:
+    for _, decision in verdict.decisions:
+        for outcome in decision.outcomes:
+            if outcome.value is None:
+                await Tell(RuleFailed(outcome.rule.where, outcome.problem))
 
 
-async def _denied(
-    request: Request, action: Action, authentication: Authentication, reason: str, access: AccessConfig
-) -> RegistryError:
+def refusal(request: Request, judgement: Judgement, access: AccessConfig) -> RegistryError:
     """401 to anybody, 403 to somebody (ARCHITECTURE 3.4); what exactly refused is for the operator."""
-    identity = authentication.identity
-    await Tell(AccessDenied(identity.who(), action.name, action.namespace, reason))
+    action, identity = judgement.action, judgement.authentication.identity
+    rejected = judgement.authentication.rejected is not None
     out_of_scope = identity.scopes is not None and not action.is_covered_by(identity.scopes)
-    if identity.known and not out_of_scope and authentication.rejected is None:
+    if identity.known and not out_of_scope and not rejected:
         return RegistryError(403, "DENIED", "you may not do this")
-    rejected = authentication.rejected is not None
     message = "the credentials are not valid" if rejected else "log in to do this"
     error = "insufficient_scope" if out_of_scope else "invalid_token" if rejected else None
     return RegistryError(401, "UNAUTHORIZED", message, headers=challenge(request, action.scopes(), error, access))

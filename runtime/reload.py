@@ -13,20 +13,11 @@ from angos.runtime.app import Foundation
 from angos.runtime.config.file import BadConfiguration, Problem
 from angos.runtime.config.schema import Configuration, DirectoryConfig, load_configuration
 from angos.runtime.config.watch import Sighting, Unreadable, Watch
+from angos.runtime.server.limits import RESTART_ONLY
 from angos.runtime.server.serving import NotServable, Serving
 
 RETRY_LOOKS: Final = 10  # a configuration that was refused is tried again after as many looks
 
-# Sockets are bound, workers started and sized, before anything is served.
-SERVER_RESTART_ONLY: Final = (
-    "host",
-    "port",
-    "workers",
-    "backlog",
-    "connections_max",
-    "sweep_seconds",
-    "transfer_threads",
-)
 # Folders, and files whose changes need no reload because they are read for each use.
 _NOT_FOLLOWED: Final = frozenset({"blob_store", "metadata_store", "bearer_token_file"})
 _KEYS: Final = {"host": "bind_address"}
@@ -154,7 +145,7 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
         if running != wanted:
             lines.append(f"{key}: {_shown(running)} stays in use, since a change to {_shown(wanted)} needs a restart")
 
-    for name in SERVER_RESTART_ONLY:
+    for name in sorted(RESTART_ONLY):
         compare(f"server.{_KEYS.get(name, name)}", getattr(started.server, name), getattr(found.server, name))
     for name in ("blob_store", "metadata_store"):
         running, wanted = getattr(started, name), getattr(found, name)
@@ -163,7 +154,7 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
                 compare(f"{name}.fs.{part.name}", getattr(running, part.name), getattr(wanted, part.name))
         else:
             compare(name, running, wanted)
-    kept = {name: getattr(started.server, name) for name in SERVER_RESTART_ONLY}
+    kept = {name: getattr(started.server, name) for name in RESTART_ONLY}
     found = replace(found, blob_store=started.blob_store, metadata_store=started.metadata_store)
     return replace(found, server=replace(found.server, **kept)), tuple(lines)
 

@@ -8,18 +8,22 @@ takes as long as the disk does.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 BLOCK_BYTES = 4096  # what offsets and lengths have to be multiples of, on every disk in use
-BUFFER_BYTES = 1 << 20
-BUFFERS = 2  # one is filled while the other one is written
+HUGE_PAGE_BYTES = 2 << 20  # of x86-64, and of arm64 with the usual small pages
+BUFFER_BYTES = HUGE_PAGE_BYTES  # to receive, hash and write one page costs the kernel less than 512
+SECOND_BUFFERS = 8  # in the whole process; more uploads at once than this overlap with each other anyway
 
 _O_DIRECT: int = getattr(os, "O_DIRECT", 0)
+_second_buffers = threading.BoundedSemaphore(SECOND_BUFFERS)
 
 
 class DirectWriter:
@@ -35,11 +39,11 @@ class DirectWriter:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._descriptor = descriptor
         _set_direct(descriptor, True)
-        self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
-        for _ in range(BUFFERS):
-            self._free.put(mmap.mmap(-1, BUFFER_BYTES))
-        self._full: SimpleQueue[tuple[mmap.mmap, int, int] | None] = SimpleQueue()
-        self._filling: mmap.mmap | None = None
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
+        self._free.put(_allocate(BUFFER_BYTES))
+        self._has_second = False
+        self._full: SimpleQueue[tuple[memoryview, int, int] | None] = SimpleQueue()
+        self._filling: memoryview | None = None
         self._filled = 0
         self._offset = offset
         self._failure: OSError | None = None
@@ -49,13 +53,13 @@ class DirectWriter:
     def room(self) -> memoryview:
         """Where the next bytes belong: fill the beginning of it, then say how far with `filled`. Never empty."""
         if self._filling is None:
-            self._filling, self._filled = self._free.get(), 0
+            self._filling, self._filled = self._take_free(), 0
             self._check()
-        return memoryview(self._filling)[self._filled :]
+        return self._filling[self._filled :]
 
     def is_room(self, view: memoryview) -> bool:
         """True when `view` is the beginning of what `room` gave last."""
-        return self._filling is not None and view.obj is self._filling
+        return self._filling is not None and view.obj is self._filling.obj
 
     def filled(self, count: int) -> None:
         """So many bytes of the room were filled."""
@@ -70,7 +74,7 @@ class DirectWriter:
         rest = b""
         if self._filling is not None:
             blocks = self._filled - self._filled % BLOCK_BYTES
-            rest = self._filling[blocks : self._filled]
+            rest = bytes(self._filling[blocks : self._filled])
             self._hand_over(self._filling, blocks)
             self._filling = None
         self.stop()
@@ -83,8 +87,20 @@ class DirectWriter:
         if self._thread.is_alive():
             self._full.put(None)
             self._thread.join()
+            self._filling, self._free = None, SimpleQueue()  # gives the memory back
+            if self._has_second:
+                _second_buffers.release()
 
-    def _hand_over(self, buffer: mmap.mmap, count: int) -> None:
+    def _take_free(self) -> memoryview:
+        """A buffer to be filled while another one is written, or, when there are too many uploads, after it was."""
+        with contextlib.suppress(Empty):
+            return self._free.get_nowait()
+        if not self._has_second and _second_buffers.acquire(blocking=False):
+            self._has_second = True
+            return _allocate(BUFFER_BYTES)
+        return self._free.get()
+
+    def _hand_over(self, buffer: memoryview, count: int) -> None:
         self._full.put((buffer, count, self._offset))
         self._offset += count
 
@@ -102,8 +118,8 @@ class DirectWriter:
                     self._failure = error
             self._free.put(buffer)
 
-    def _write(self, buffer: mmap.mmap, count: int, offset: int) -> None:
-        with memoryview(buffer)[:count] as view:
+    def _write(self, buffer: memoryview, count: int, offset: int) -> None:
+        with buffer[:count] as view:
             try:
                 _write_at(self._descriptor, view, offset)
             except OSError as error:
@@ -123,3 +139,13 @@ def _write_at(descriptor: int, view: memoryview, offset: int) -> None:
 def _set_direct(descriptor: int, wanted: bool) -> None:
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _O_DIRECT if wanted else flags & ~_O_DIRECT)
+
+
+def _allocate(size: int) -> memoryview:
+    """Memory that begins at a multiple of a huge page, and is made of such pages where the system has them."""
+    # The part in front of that multiple is never touched, so it stays an address without memory.
+    whole = mmap.mmap(-1, size + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a kernel without them
+        whole.madvise(mmap.MADV_HUGEPAGE)
+    start = -ctypes.addressof(ctypes.c_char.from_buffer(whole)) % HUGE_PAGE_BYTES
+    return memoryview(whole)[start : start + size]

@@ -153,3 +153,19 @@ def test_an_upload_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     file.discard()
     file.discard()
     assert not (tmp_path / "file").exists()
+
+
+def test_more_uploads_at_once_than_second_buffers_arrive_as_they_are(tmp_path: Path) -> None:
+    files = [ReceivedFile(str(tmp_path / str(number)), SHA256, sync=True) for number in range(20)]
+    for start in range(0, len(SOME_BYTES), 50_000):
+        for file in files:
+            file.take([memoryview(SOME_BYTES[start : start + 50_000])])
+    for number, file in enumerate(files):
+        if number % 2:
+            file.discard()
+        else:
+            os.close(file.hand_over())
+            assert (tmp_path / str(number)).read_bytes() == SOME_BYTES
+    for _ in range(direct_writer.SECOND_BUFFERS):
+        assert direct_writer._second_buffers.acquire(blocking=False)
+    direct_writer._second_buffers.release(direct_writer.SECOND_BUFFERS)

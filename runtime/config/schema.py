@@ -13,8 +13,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from angos.runtime.access.settings import AccessSettings
 from angos.runtime.config.file import BadConfiguration, Found, Problem, Table, read_files
+from angos.runtime.observability.settings import ObservabilityOptions
 from angos.runtime.server.limits import ServerOptions
+from angos.runtime.server.tls import TlsOptions
 from angos.sansio.config import RegistryConfig
 
 DEFAULT_ROOT = Path("angos-data")
@@ -38,6 +41,23 @@ class Configuration:
     blob_store: DirectoryConfig = field(default_factory=lambda: DirectoryConfig(DEFAULT_ROOT))
     metadata_store: DirectoryConfig | None = None
     """None: the blob store keeps the metadata too."""
+    tls: TlsOptions | None = None
+    """None: plain HTTP."""
+    access: AccessSettings = field(default_factory=AccessSettings)
+    observability: ObservabilityOptions = field(default_factory=ObservabilityOptions)
+    warnings: tuple[str, ...] = ()
+    """What is allowed but hardly meant; for the operator."""
+
+    def named_files(self) -> tuple[Path, ...]:
+        """The files that were read because the configuration names them, and whose changes count only when it is
+        loaded again. Files with a token of the registry itself are not among them: they are read for every use."""
+        named: list[Path | None] = []
+        if self.tls is not None:
+            named += [self.tls.server_certificate_bundle, self.tls.server_private_key, self.tls.client_ca_bundle]
+        for endpoint in (*self.access.providers, *self.access.webhooks):
+            tls = endpoint.tls
+            named += [tls.server_ca_bundle, tls.client_certificate_bundle, tls.client_private_key]
+        return tuple(dict.fromkeys(path for path in named if path is not None))
 
 
 def load_configuration(files: Sequence[Path], contents: Sequence[bytes] | None = None) -> Configuration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from types import CoroutineType
+from types import CoroutineType, MappingProxyType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from angos.sansio.effects import (
@@ -92,7 +92,16 @@ Perform = Callable[[Any], Any]
 class Services:
     """What all requests share: a table from the kind of an effect to the method that performs it."""
 
-    def __init__(self, blobs: Store, metadata: Store, leases: Leases, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        blobs: Store,
+        metadata: Store,
+        leases: Leases,
+        clock: Clock,
+        entropy: Entropy,
+        access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({}),
+    ) -> None:
+        """`access`: what performs the effects of credentials and services (`angos.runtime.access.services`)."""
         self.blobs = blobs
         self.metadata = metadata
         self.table: dict[type[Effect[Any]], Perform] = {
@@ -111,6 +120,7 @@ class Services:
             ListFolders: blobs.list_folders,
             CreateKeys: blobs.create_keys,
             DeleteKeys: blobs.delete_keys,
+            **access,
         }
         if metadata is not blobs:
             self.table |= {

@@ -1,4 +1,4 @@
-"""What the runtime needs to check credentials and to ask services: the secrets and addresses that the core never sees."""
+"""What the runtime needs to check credentials and to ask services: secrets and addresses, which the core never sees."""
 
 from __future__ import annotations
 

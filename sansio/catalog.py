@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from angos.sansio import layout
+from angos.sansio.compact_json import compact_json
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import ListKeys
 from angos.sansio.http.message import Inline, Response
@@ -30,5 +29,5 @@ async def list_catalog(query: Query, config: RegistryConfig) -> Response:
     headers = [("Content-Type", "application/json")]
     if len(found) > size and shown:
         headers.append(next_page("/v2/_catalog", n=size, last=shown[-1]))
-    body = json.dumps({"repositories": shown}, separators=(",", ":")).encode()
+    body = compact_json({"repositories": shown})
     return Response(200, tuple(headers), Inline(body))

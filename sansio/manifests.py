@@ -15,6 +15,7 @@ import json
 from datetime import UTC, datetime
 
 from angos.sansio import layout
+from angos.sansio.compact_json import compact_json
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
     BodyInterrupted,
@@ -152,9 +153,7 @@ async def _set_tag(namespace: Namespace, tag: Tag, digest: Digest, immutable: bo
 
 def _check_unchanged(namespace: Namespace, tag: Tag, digest: Digest, current: Digest | None) -> None:
     if current is not None and current != digest:
-        message = (
-            f"tag {tag} of {namespace} is immutable and names {current}; push another tag, or delete it first"
-        )
+        message = f"tag {tag} of {namespace} is immutable and names {current}; push another tag, or delete it first"
         raise RegistryError(409, "DENIED", message)
 
 
@@ -233,7 +232,7 @@ def _plan_references(
 def _revision_record(manifest: Manifest, now_ms: int) -> bytes:
     created_at = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds")
     record = {"media_type": manifest.media_type, "created_at": created_at.replace("+00:00", "Z")}
-    return json.dumps(record, separators=(",", ":")).encode()
+    return compact_json(record)
 
 
 # --- deleting ---------------------------------------------------------------------------------------------------------

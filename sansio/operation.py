@@ -17,9 +17,9 @@ An operation that raises (a `RegistryError`, or an `EffectError` nobody handled)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from angos.sansio.effects import Effect
 
@@ -43,11 +43,19 @@ class Operation(Generic[T]):
 
     def resume(self, reply: object = None) -> Effect[Any] | Done[T]:
         """Go on with the reply to the last effect (None to start). Gives the next effect, or `Done`."""
-        return self._step(self._coroutine.send, reply)
+        try:
+            effect = self._coroutine.send(reply)
+        except StopIteration as stop:
+            return Done(stop.value)
+        return effect if isinstance(effect, Effect) else self._refuse(effect)
 
     def fail(self, error: BaseException) -> Effect[Any] | Done[T]:
         """Go on with the failure of the last effect."""
-        return self._step(self._coroutine.throw, error)
+        try:
+            effect = self._coroutine.throw(error)
+        except StopIteration as stop:
+            return Done(stop.value)
+        return effect if isinstance(effect, Effect) else self._refuse(effect)
 
     def abandon(self) -> None:
         """Drop it as a crash would: no clean-up effect gets out."""
@@ -62,12 +70,6 @@ class Operation(Generic[T]):
             inner = inner.cr_await
         return " > ".join(frames)
 
-    def _step(self, advance: Callable[[Any], object], outcome: object) -> Effect[Any] | Done[T]:
-        try:
-            effect = advance(outcome)
-        except StopIteration as stop:
-            return Done(stop.value)
-        if not isinstance(effect, Effect):
-            self._coroutine.close()
-            raise TypeError(f"the core awaited {effect!r}, which is not an effect")
-        return effect
+    def _refuse(self, awaited: object) -> NoReturn:
+        self._coroutine.close()
+        raise TypeError(f"the core awaited {awaited!r}, which is not an effect")

@@ -12,10 +12,10 @@ a tag stays one short listing however often it is pushed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from angos.sansio import layout
+from angos.sansio.compact_json import compact_json
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
     CreateKeys,
@@ -114,7 +114,7 @@ async def unset_tag(namespace: Namespace, tag: Tag, *, only: Digest | None = Non
     current = await newest_event(namespace, tag)
     if current is None or current.kind == "del" or (only is not None and current.digest != only):
         return False
-    body = json.dumps({"deleted_at_ms": await ReadClock()}, separators=(",", ":")).encode()
+    body = compact_json({"deleted_at_ms": await ReadClock()})
     await _write_event(namespace, tag, TagEvent(current.at_ms + 1, "del", current.digest), body)
     return True
 
@@ -137,7 +137,7 @@ async def list_tags(namespace: Namespace, query: Query, config: RegistryConfig) 
     headers = [("Content-Type", "application/json")]
     if more and names:
         headers.append(next_page(f"/v2/{namespace}/tags/list", n=size, last=names[-1]))
-    body = json.dumps({"name": namespace, "tags": names}, separators=(",", ":")).encode()
+    body = compact_json({"name": namespace, "tags": names})
     return Response(200, tuple(headers), Inline(body))
 
 

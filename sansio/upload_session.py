@@ -14,11 +14,11 @@ gapless chain, no lock decides anything, and a crash at any moment leaves either
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from angos.sansio.compact_json import compact_json
 from angos.sansio.effects import HashState, Key, ListKeys, Part, Prefix, ReadKey, StorageCorrupt
 from angos.sansio.oci.digest import HEX_LENGTH
 from angos.sansio.together import together
@@ -45,12 +45,12 @@ class Chunk:
         hashes = {
             state.algorithm: {
                 "hex": state.hex,
-                "state": None if state.state is None else base64.b64encode(state.state).decode(),
+                "state": None if state.state is None else binascii.b2a_base64(state.state, newline=False).decode(),
             }
             for state in self.hashes
         }
         record = {"part": self.part.name, "size": self.part.size, "hashes": hashes}
-        return json.dumps(record, separators=(",", ":")).encode()
+        return compact_json(record)
 
     @classmethod
     def parse(cls, offset: int, value: bytes) -> Chunk:
@@ -61,12 +61,12 @@ class Chunk:
                 HashState(
                     algorithm,
                     state["hex"],
-                    None if state["state"] is None else base64.b64decode(state["state"], validate=True),
+                    None if state["state"] is None else binascii.a2b_base64(state["state"], strict_mode=True),
                 )
                 for algorithm, state in record["hashes"].items()
             )
             return cls(offset, Part(record["part"], record["size"]), hashes)
-        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise StorageCorrupt(f"the record of an upload's chunk at {offset} is damaged") from None
 
 
@@ -97,7 +97,7 @@ class UploadSession:
     def appended(self, chunk: Chunk) -> UploadSession:
         """The session after its chunk has been created."""
         assert chunk.offset == self.offset, "a chunk belongs at the end of its upload"
-        return replace(self, offsets=(*self.offsets, chunk.offset), last=chunk)
+        return UploadSession(self.prefix, self.started_ms, self.algorithm, (*self.offsets, chunk.offset), chunk)
 
 
 def session_key(prefix: Prefix, started_ms: int, algorithm: str | None) -> Key:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from angos.sansio.compact_json import compact_json
 from angos.sansio.effects import (
     BodyInterrupted,
     BodyTooLarge,
@@ -23,7 +22,7 @@ def error_response(error: RegistryError) -> Response:
     entry: dict[str, object] = {"code": error.code, "message": error.message}
     if error.detail is not None:
         entry["detail"] = error.detail
-    body = json.dumps({"errors": [entry]}, separators=(",", ":")).encode()
+    body = compact_json({"errors": [entry]})
     return Response(error.status, (("Content-Type", "application/json"), *error.headers.items()), Inline(body))
 
 

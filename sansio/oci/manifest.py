@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from angos.sansio.compact_json import compact_json
 from angos.sansio.errors import Invalid
 from angos.sansio.oci.digest import Digest, is_digest
 from angos.sansio.oci.media_type import (
@@ -123,12 +124,12 @@ def referrer_descriptor(manifest: Manifest, digest: Digest, size: int) -> bytes:
         descriptor["artifactType"] = manifest.artifact_type
     if manifest.annotations:
         descriptor["annotations"] = dict(manifest.annotations)
-    return json.dumps(descriptor, separators=(",", ":")).encode()
+    return compact_json(descriptor)
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        document = _decoder.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise Invalid(f"the manifest is not UTF-8 (byte {error.start})") from None
     except RecursionError:
@@ -155,6 +156,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> object:
     raise Invalid(f"the manifest is not JSON: {name} is no number")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
 
 
 def _check_spelling(value: dict[str, Any], where: str) -> None:

@@ -99,6 +99,7 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
 
     from angos.runtime.app import Foundation
     from angos.runtime.server.listener import ListenError
+    from angos.runtime.server.serving import NotServable
     from angos.runtime.server.workers import run
     from angos.runtime.stores.disk import UnusableRoot
 
@@ -129,7 +130,7 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
             on_ready=say_ready,
             reloader=reloader,
         )
-    except (UnusableRoot, ListenError) as error:
+    except (UnusableRoot, ListenError, NotServable) as error:
         _complain(str(error))
         return 1
     except KeyboardInterrupt:

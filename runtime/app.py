@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from angos.runtime.clock import SystemClock
 from angos.runtime.config.schema import Configuration
 from angos.runtime.driver import drive
 from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
-from angos.runtime.performer import RequestPerformer, Services
+from angos.runtime.performer import Perform, RequestPerformer, Services
 from angos.runtime.server.application import Content, RequestBody
-from angos.runtime.server.serving import Serving
+from angos.runtime.server.serving import NotServable, Serving
 from angos.runtime.stores.directory import DirectoryStore
 from angos.runtime.stores.disk import UnusableRoot
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import Key
+from angos.sansio.effects import Effect, Key
 from angos.sansio.http.message import Request, Response
 from angos.sansio.registry import handle
+from angos.sansio.secret import Secret
 
 if TYPE_CHECKING:
+    from angos.runtime.access.services import AccessServices
+    from angos.runtime.access.settings import AccessSettings
     from angos.runtime.recorder import Recorder
+    from angos.sansio.access.config import AccessConfig
 
 _log = logging.getLogger("angos.recorder")
 
@@ -37,11 +46,12 @@ class RegistryApplication:
         metadata: DirectoryStore,
         recorder: Recorder | None = None,
         leases: LocalLeases | None = None,
+        access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({}),
     ) -> None:
         self._config = config
         self._recorder = recorder
         self._blobs = blobs
-        self._services = Services(blobs, metadata, leases or LocalLeases(), SystemClock(), SystemEntropy())
+        self._services = Services(blobs, metadata, leases or LocalLeases(), SystemClock(), SystemEntropy(), access)
 
     async def respond(self, request: Request, body: RequestBody) -> Response:
         """The answer to one request. An error that comes out of here is a bug."""
@@ -81,14 +91,35 @@ class Foundation:
         if metadata_store is not None and metadata_store != blob_store:
             self._metadata = DirectoryStore(metadata_store.root_dir, metadata_store.sync_to_disk)
         self._leases = LocalLeases()
+        self._access: AccessServices | None = None
+        self._token_secret = Secret(base64.b64encode(os.urandom(48)).decode())
+        """Signs tokens when no secret is configured. All processes have it, since they are forked from this one."""
         self._recorder = None if record is None else _recorder(record, configuration.registry)
 
     def build(self, configuration: Configuration) -> Serving:
-        """What to serve with under this configuration, on the same stores as ever. Called in any thread."""
+        """What to serve with under this configuration, on the same stores as ever. Called in any thread.
+
+        Raises `NotServable` when a certificate for asking a service cannot be used.
+        """
         config = configuration.registry
         recorder = None if self._recorder is None else self._recorder.under(config)
-        application = RegistryApplication(config, self._blobs, self._metadata, recorder, self._leases)
+        access = {} if config.access is None else self._access_performers(config.access, configuration.access)
+        application = RegistryApplication(config, self._blobs, self._metadata, recorder, self._leases, access)
         return Serving(application, configuration.server)
+
+    def _access_performers(self, config: AccessConfig, settings: AccessSettings) -> Mapping[type[Effect[Any]], Perform]:
+        from angos.runtime.access.services import AccessServices
+        from angos.runtime.client.trust import ClientTlsUnusable
+        from angos.runtime.observability.events import EventSink
+
+        if self._access is None:
+            self._access = AccessServices(EventSink())
+        if config.token_service is not None and settings.token_secret is None:
+            settings = replace(settings, token_secret=self._token_secret)
+        try:
+            return self._access.performers(settings)
+        except ClientTlsUnusable as error:
+            raise NotServable(str(error)) from None
 
 
 def _recorder(folder: Path, config: RegistryConfig) -> Recorder:

@@ -1,8 +1,9 @@
-"""Everything outside that decisions about access ask: made anew with each configuration, as far as it is configured."""
+"""Everything outside that decisions about access ask, as far as it is configured."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from angos.runtime.access.settings import AccessSettings
 from angos.runtime.cache.local import LocalCache
@@ -20,39 +21,55 @@ from angos.sansio.effects import (
     VerifyToken,
     WriteCache,
 )
+from angos.sansio.secret import Secret
+
+if TYPE_CHECKING:
+    from angos.runtime.access.passwords import Passwords
 
 
-def access_performers(
-    settings: AccessSettings, cache: LocalCache, events: EventSink
-) -> dict[type[Effect[Any]], Perform]:
-    """What performs which effect. Libraries for what is not configured are not even imported.
+class AccessServices:
+    """Makes them for one configuration after the other. What was remembered outlives a reload."""
 
-    Raises `ClientTlsUnusable` when certificates or keys for speaking to a service cannot be used.
-    """
-    table: dict[type[Effect[Any]], Perform] = {
-        ReadCache: cache.read_cache,
-        WriteCache: cache.write_cache,
-        Tell: events.tell,
-    }
-    if settings.passwords:
-        from angos.runtime.access.passwords import Passwords
+    def __init__(self, events: EventSink) -> None:
+        self._events = events
+        self._cache = LocalCache()
+        self._hashes: Mapping[str, Secret] = {}
+        self._passwords: Passwords | None = None
 
-        table[VerifyPassword] = Passwords(settings.passwords).verify_password
-    if settings.providers or settings.token_secret is not None:
-        from angos.runtime.access.tokens import Tokens
+    def performers(self, settings: AccessSettings) -> dict[type[Effect[Any]], Perform]:
+        """What performs which effect. Libraries for what is not configured are not even imported.
 
-        tokens = Tokens(settings.token_secret)
-        table |= {
-            VerifyToken: tokens.verify_token,
-            SignToken: tokens.sign_token,
-            VerifyOwnToken: tokens.verify_own_token,
+        Raises `ClientTlsUnusable` when certificates or keys for speaking to a service cannot be used.
+        """
+        table: dict[type[Effect[Any]], Perform] = {
+            ReadCache: self._cache.read_cache,
+            WriteCache: self._cache.write_cache,
+            Tell: self._events.tell,
         }
-    if settings.providers:
-        from angos.runtime.access.documents import Documents
+        if settings.passwords:
+            table[VerifyPassword] = self._passwords_of(settings.passwords).verify_password
+        if settings.providers or settings.token_secret is not None:
+            from angos.runtime.access.tokens import Tokens
 
-        table[FetchDocument] = Documents(settings.providers).fetch_document
-    if settings.webhooks:
-        from angos.runtime.access.webhooks import Webhooks
+            tokens = Tokens(settings.token_secret)
+            table |= {
+                VerifyToken: tokens.verify_token,
+                SignToken: tokens.sign_token,
+                VerifyOwnToken: tokens.verify_own_token,
+            }
+        if settings.providers:
+            from angos.runtime.access.documents import Documents
 
-        table[AskWebhook] = Webhooks(settings.webhooks).ask_webhook
-    return table
+            table[FetchDocument] = Documents(settings.providers).fetch_document
+        if settings.webhooks:
+            from angos.runtime.access.webhooks import Webhooks
+
+            table[AskWebhook] = Webhooks(settings.webhooks).ask_webhook
+        return table
+
+    def _passwords_of(self, hashes: Mapping[str, Secret]) -> Passwords:
+        if self._passwords is None or hashes != self._hashes:
+            from angos.runtime.access.passwords import Passwords
+
+            self._passwords, self._hashes = Passwords(hashes), hashes
+        return self._passwords

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,14 +19,14 @@ from typing import Any
 
 import anyio
 
-from angos.runtime.access.services import access_performers
-from angos.runtime.cache.local import LocalCache
+from angos.runtime.access.services import AccessServices
 from angos.runtime.clock import SystemClock
 from angos.runtime.config.file import BadConfiguration
 from angos.runtime.config.schema import Configuration, load_configuration
 from angos.runtime.driver import drive
 from angos.runtime.leases.local import LocalLeases
 from angos.runtime.observability.events import EventSink
+from angos.runtime.performer import Perform
 from angos.sansio.access.action import action_of
 from angos.sansio.access.authenticate import Authentication, authenticate
 from angos.sansio.access.authorize import Judgement, judge, refusal
@@ -40,6 +41,7 @@ from angos.sansio.http.message import Certificate, Headers, Peer, Request
 from angos.sansio.http.query import Query
 from angos.sansio.http.route import parse_endpoint
 from angos.sansio.operation import Operation
+from angos.sansio.secret import Secret
 
 INDENT = "  "
 
@@ -149,8 +151,12 @@ class _Performer:
 
     def __init__(self, configuration: Configuration) -> None:
         clock, leases = SystemClock(), LocalLeases()
-        self._table = {
-            **access_performers(configuration.access, LocalCache(), EventSink()),
+        settings = configuration.access
+        if settings.token_secret is None:
+            # Tokens of a running server cannot be verified then: it made its secret by itself.
+            settings = replace(settings, token_secret=Secret(base64.b64encode(os.urandom(48)).decode()))
+        self._table: dict[type[Effect[Any]], Perform] = {
+            **AccessServices(EventSink()).performers(settings),
             ReadClock: clock.read,
             Sleep: clock.sleep,
             AcquireLease: leases.acquire,

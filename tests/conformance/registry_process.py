@@ -17,7 +17,7 @@ from typing import IO, Self
 
 from tests.conformance.http_client import Client
 
-_READY = re.compile(r"listening on (http://\S+)")
+_READY = re.compile(r"listening on (https?://\S+)")
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 30.0
 
@@ -74,7 +74,7 @@ class RegistryProcess:
     @property
     def address(self) -> str:
         """``127.0.0.1:PORT``, as in the name of an image."""
-        return self.url.removeprefix("http://")
+        return self.url.partition("://")[2]
 
     @property
     def pid(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from anyio import CapacityLimiter, to_thread
@@ -20,6 +20,7 @@ from angos.runtime.server.chunked import ChunkedDecoder, MalformedBody
 from angos.runtime.server.deadlines import Deadline, Wait
 from angos.runtime.server.framing import Head
 from angos.runtime.server.limits import ServerOptions
+from angos.runtime.server.scatter import SCRATCH_BYTES, Scatter
 from angos.sansio.effects import BodyInterrupted, BodyTooLarge
 
 LOOP_SIZE_MAX: Final = 64 << 10  # a body up to this length is not worth a thread
@@ -36,6 +37,7 @@ class _Buffers(threading.local):
     def __init__(self) -> None:
         self.buffer = bytearray(BUFFER_SIZE)
         self.view = memoryview(self.buffer)
+        self.scratch = bytearray(SCRATCH_BYTES)
 
 
 _buffers = _Buffers()
@@ -188,28 +190,13 @@ class BodyReader:
     def _turn(self) -> bool:
         """In a thread: move what there is. True when the client has nothing to say at the moment."""
         channel = self._channel
-        # The payload of a counted body is what is received, so it may go straight to where the sink wants it.
-        lend = getattr(self._sink, "lend", None) if self._decoder is None else None
         ends = time.monotonic() + TURN_SECONDS
         moved = 0
         while True:
-            lent: memoryview | None = lend() if lend is not None else None
-            buffer, view = (_buffers.buffer, _buffers.view) if lent is None else (b"", lent)
-            # A chunked body may bring bytes of the next request along, a counted one never asks for them.
-            room = min(len(view), self._left) if self._decoder is None else BUFFER_SIZE
-            count = 0
-            received: int | None = 0
-            while count < room:
-                received = channel.receive_into_now(view[count:room])
-                if not received:
-                    break
-                count += received
+            count, received = self._move()
             moved += count
-            if count:
-                position = self._feed(buffer, view, count)
-                if self.finished:
-                    self.pending = bytes(view[position:count])
-                    return False
+            if self.finished:
+                return False
             if received == 0:
                 self._ended = True
                 return False
@@ -218,6 +205,45 @@ class BodyReader:
             # Only a client that is fast deserves that a thread waits for it.
             if received is None and not (moved >= FAST_SIZE and channel.poll_receivable(POLL_MILLISECONDS)):
                 return True
+
+    def _move(self) -> tuple[int, int | None]:
+        """Receive what there is, a buffer full at most, and feed it: how much it was, and what the last call said."""
+        received: int | None = 0
+        lend: Callable[[], memoryview | None] | None = getattr(self._sink, "lend", None)
+        lent = lend() if lend is not None else None
+        if lent is not None and self._decoder is not None:
+            scatter = self._decoder.scatter(lent, _buffers.scratch, self._size_max)
+            receive_scattered = getattr(self._channel, "receive_scattered_now", None)
+            if scatter is not None and receive_scattered is not None:
+                received = receive_scattered(scatter.views)
+                if received:
+                    self._feed_scattered(self._decoder, scatter, lent, received)
+                return received or 0, received
+            lent = None
+        # The payload of a counted body is what is received, so it may go straight to where the sink wants it.
+        buffer, view = (_buffers.buffer, _buffers.view) if lent is None else (b"", lent)
+        # A chunked body may bring bytes of the next request along, a counted one never asks for them.
+        room = min(len(view), self._left) if self._decoder is None else BUFFER_SIZE
+        count = 0
+        while count < room:
+            received = self._channel.receive_into_now(view[count:room])
+            if not received:
+                break
+            count += received
+        if count:
+            position = self._feed(buffer, view, count)
+            if self.finished:
+                self.pending = bytes(view[position:count])
+        return count, received
+
+    def _feed_scattered(self, decoder: ChunkedDecoder, scatter: Scatter, lent: memoryview, received: int) -> None:
+        size, chunks, left, rest = scatter.sort_out(received)
+        decoder.skip(chunks, left)
+        if size:
+            self._sink((lent[:size],))
+        position = self._feed(rest, memoryview(rest), len(rest))
+        if self.finished:
+            self.pending = rest[position:]
 
     def _feed_pending(self) -> None:
         pending = self.pending

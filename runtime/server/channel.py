@@ -26,7 +26,11 @@ _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 class Channel(Protocol):
-    """Bytes to and from one client."""
+    """Bytes to and from one client.
+
+    One that can receive into several buffers at once has ``receive_scattered_now(views) -> int | None`` besides, like
+    `receive_into_now`.
+    """
 
     peer: str
     """Address of the client, for logs."""
@@ -111,6 +115,15 @@ class PlainChannel:
     def receive_into_now(self, buffer: memoryview) -> int | None:
         try:
             return self._socket.recv_into(buffer)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise _as_connection_error(error) from error
+
+    def receive_scattered_now(self, views: list[memoryview]) -> int | None:
+        """Fill `views`, one after the other, with what is there already; 0 at the end of the stream."""
+        try:
+            return self._socket.recvmsg_into(views)[0]
         except BlockingIOError:
             return None
         except OSError as error:

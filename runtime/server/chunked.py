@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from angos.runtime.server.scatter import REPEATS_MIN, SIZE_MIN, Scatter
+
 LINE_SIZE_MAX = 256  # of a chunk's size with its extensions; real clients send none
 EXTENSIONS_SIZE_MAX = 16 << 10  # of one body
 TRAILERS_SIZE_MAX = 8 << 10  # of one body
@@ -26,7 +28,17 @@ class MalformedBody(Exception):
 class ChunkedDecoder:
     """Finds the payload in the bytes of one chunked body, however they are cut."""
 
-    __slots__ = ("_extensions", "_last_line", "_last_size", "_left", "_line", "_state", "_trailers", "announced")
+    __slots__ = (
+        "_extensions",
+        "_last_line",
+        "_last_size",
+        "_left",
+        "_line",
+        "_repeats",
+        "_state",
+        "_trailers",
+        "announced",
+    )
 
     def __init__(self) -> None:
         self._state = _SIZE
@@ -34,6 +46,7 @@ class ChunkedDecoder:
         self._line = b""  # the beginning of a line that was cut
         self._last_line: bytes | None = None  # the latest size line without an extension
         self._last_size = 0
+        self._repeats = 0  # how often that line came again, one after the other
         self._extensions = 0
         self._trailers = 0
         self.announced = 0
@@ -86,6 +99,28 @@ class ChunkedDecoder:
                 break
         return position
 
+    def scatter(self, room: memoryview, scratch: bytearray, size_max: int | None) -> Scatter | None:
+        """How to receive the payload into `room` without its framing; None while the next chunks are uncertain.
+
+        They also are where they could exceed `size_max` bytes in all.
+        """
+        if self._last_line is None or self._repeats < REPEATS_MIN or self._last_size < SIZE_MIN:
+            return None
+        if self._state == _DATA:
+            left = self._left
+        elif self._state == _DATA_END and self._left == 2:  # exactly between a chunk and its CR LF
+            left = 0
+        else:
+            return None
+        scatter = Scatter(left, self._last_size, b"\r\n%b\r\n" % self._last_line, room, scratch)
+        bound = DECODED_SIZE_MAX if size_max is None else min(size_max, DECODED_SIZE_MAX)
+        return scatter if self.announced + scatter.chunks * self._last_size <= bound else None
+
+    def skip(self, chunks: int, left: int) -> None:
+        """The payload of this chunk and of `chunks` more like it was received elsewhere, but for `left` bytes."""
+        self.announced += chunks * self._last_size
+        self._state, self._left = (_DATA, left) if left else (_DATA_END, 2)
+
     def _take_line(
         self, data: bytes | bytearray, position: int, end: int, size_max: int
     ) -> tuple[bytes | bytearray | None, int]:
@@ -109,7 +144,12 @@ class ChunkedDecoder:
 
     def _begin_chunk(self, line: bytes | bytearray) -> None:
         # Most clients send chunks of one size.
-        size = self._last_size if line == self._last_line else self._parse_size(line)
+        if line == self._last_line:
+            size = self._last_size
+            self._repeats += 1
+        else:
+            size = self._parse_size(line)
+            self._repeats = 0
         if size == 0:
             self._state = _TRAILERS
             return

@@ -87,6 +87,8 @@ class StandIn:
                 return Response(206, (), Slices(Key(query["name"]), slices, query.get("closing", "").encode()))
             case "receive":
                 return await _receive(query, body)
+            case "lend":
+                return await _receive_lending(int(query["size"]), body)
             case "read":
                 return await _read(int(query.get("max", 1 << 30)), body)
             case "ignore":
@@ -130,6 +132,38 @@ async def _receive(query: dict[str, str], body: RequestBody) -> Response:
         return Response(507, (), Inline(str(error.strerror).encode()))
     found = {"whole": whole, "size": size, "sha256": digest.hexdigest(), "calls": calls}
     return Response(201, (), Inline(json.dumps(found).encode()))
+
+
+class LendingSink:
+    """Lends pieces of one buffer, and collects what it gets."""
+
+    def __init__(self, size: int) -> None:
+        self.collected = bytearray()
+        self.received_there = 0
+        """Bytes that were received straight into what was lent."""
+        self._buffer = memoryview(bytearray(size))
+        self._filled = 0
+
+    def lend(self) -> memoryview:
+        self._filled %= len(self._buffer)
+        return self._buffer[self._filled :]
+
+    def __call__(self, views: Sequence[memoryview]) -> None:
+        for view in views:
+            self.collected += view
+        if views[0].obj is self._buffer.obj:
+            assert len(views) == 1
+            assert views[0] == self._buffer[self._filled : self._filled + len(views[0])]
+            self._filled += len(views[0])
+            self.received_there += len(views[0])
+
+
+async def _receive_lending(size: int, body: RequestBody) -> Response:
+    """Gives the body back, and how much of it was received into the lent buffer of this size."""
+    sink = LendingSink(size)
+    whole = await body.receive(sink, None)
+    fields = (("X-Received-There", str(sink.received_there)),)
+    return Response(200 if whole else 400, fields, Inline(bytes(sink.collected)))
 
 
 async def _read(size_max: int, body: RequestBody) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
@@ -43,15 +43,13 @@ def look(reloader: Reloader, *, at_once: bool) -> bytes | None:
         return None
 
 
-async def reload_alone(reloader: Reloader, surroundings: Surroundings) -> None:
-    """In the only process: look for changes, and make them. SIGHUP makes it look and reload at once."""
+async def reload_alone(reloader: Reloader, surroundings: Surroundings, hangups: AsyncIterator[signal.Signals]) -> None:
+    """In the only process: look for changes, and make them; look and reload at once at each of `hangups`."""
     asked = anyio.Event()
 
     async def listen() -> None:
-        nonlocal asked
-        with anyio.open_signal_receiver(signal.SIGHUP) as received:
-            async for _ in received:
-                asked.set()
+        async for _ in hangups:
+            asked.set()
 
     async with anyio.create_task_group() as group:
         group.start_soon(listen)

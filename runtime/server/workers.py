@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import anyio
@@ -40,7 +41,7 @@ def run(
     urls = [url_of(bound) for bound in sockets]
     before = signal.getsignal(signal.SIGHUP)
     if reloader is not None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until somebody listens to it: a change is noticed anyhow
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # while the loop starts: a change is noticed anyhow
     try:
         anyio.run(_serve_alone, open_serving, sockets, lambda: on_ready(urls), reloader, backend=loop)
     finally:
@@ -52,12 +53,13 @@ async def _serve_alone(
     open_serving: OpenServing, sockets: Sequence[socket.socket], on_ready: Callable[[], None], reloader: Reloader | None
 ) -> None:
     async with open_serving() as serving, anyio.create_task_group() as group:
+        with nullcontext() if reloader is None else anyio.open_signal_receiver(signal.SIGHUP) as hangups:
 
-        def hand_over(surroundings: Surroundings) -> None:
-            if reloader is not None:
-                group.start_soon(reload_alone, reloader, surroundings)
+            def hand_over(surroundings: Surroundings) -> None:
+                if reloader is not None and hangups is not None:
+                    group.start_soon(reload_alone, reloader, surroundings, hangups)
 
-        await serve_until_signal(
-            serving.application, serving.options, sockets=sockets, on_ready=on_ready, hand_over=hand_over
-        )
-        group.cancel_scope.cancel()
+            await serve_until_signal(
+                serving.application, serving.options, sockets=sockets, on_ready=on_ready, hand_over=hand_over
+            )
+            group.cancel_scope.cancel()

@@ -56,4 +56,5 @@ def _unexpected(words: Words, error: Exception) -> BadRule:
     token: Any = getattr(cause, "token", None)
     if token is None or token.start_pos is None or token.type == "$END":
         return words.bad("the rule ends too early: something is missing here", len(words.blanked.rstrip()))
-    return words.bad(f"unexpected {words.word_at(token.start_pos)}", token.start_pos)
+    advice = {"and": ": conditions are joined with &&", "or": ": conditions are joined with ||"}.get(str(token), "")
+    return words.bad(f"unexpected {words.word_at(token.start_pos)}{advice}", token.start_pos)

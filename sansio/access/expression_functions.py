@@ -225,7 +225,7 @@ def known_methods() -> frozenset[tuple[str, int]]:
 # --- regular expressions ----------------------------------------------------------------------------------------------
 
 _PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:[=!>#(]|<[=!]|P=)|[*+?}]\+|.", re.DOTALL)
-_BEYOND_RE2 = re.compile(r"\\[1-9]|\(\?.|[*+?}]\+|\[.*\[:", re.DOTALL)
+_BEYOND_RE2 = re.compile(r"\\[1-9]|\(\?.+|[*+?}]\+", re.DOTALL)
 _MULTILINE = re.compile(r"\(\?[a-zA-Z]*m")
 _SPECIAL_IN_SET = re.compile(r"\\.|[\[&~|]", re.DOTALL)
 

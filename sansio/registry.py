@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from angos.sansio.access.authorize import admit
-from angos.sansio.access.token_service import give_token
 from angos.sansio.blobs import delete_blob, get_blob
 from angos.sansio.catalog import list_catalog
 from angos.sansio.config import RegistryConfig
@@ -70,7 +68,12 @@ async def _dispatch(request: Request, config: RegistryConfig) -> Response:
     endpoint = parse_endpoint(path)
     query = Query(text)
     access = config.access
-    caller = None if access is None else await admit(request, endpoint, query, config, access)
+    caller = None
+    if access is not None:
+        # An open registry starts without what it does not need.
+        from angos.sansio.access.authorize import admit
+
+        caller = await admit(request, endpoint, query, config, access)
     method = "GET" if request.method == "HEAD" else request.method
     match method, endpoint:
         case "GET", ManifestOf(namespace, reference):
@@ -104,6 +107,8 @@ async def _dispatch(request: Request, config: RegistryConfig) -> Response:
         case "GET" | "POST", TokenEndpoint():
             if access is None or access.token_service is None:
                 raise no_endpoint(path)
+            from angos.sansio.access.token_service import give_token
+
             return await give_token(request, query, access, access.token_service)
         case "GET", VersionCheck():
             return Response(200, JSON, Inline(b"{}"))

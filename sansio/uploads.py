@@ -12,10 +12,9 @@ client can go on; whatever two requests do to one upload at once, at most one of
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from angos.sansio import layout
-from angos.sansio.access.action import Action
-from angos.sansio.access.authorize import Caller
 from angos.sansio.blobs import blob_is_readable, blob_location
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
@@ -45,6 +44,9 @@ from angos.sansio.oci.reference import Namespace, parse_namespace
 from angos.sansio.scopes import leased
 from angos.sansio.upload_session import Chunk, UploadSession, chunk_key, load_parts, load_session, session_key
 
+if TYPE_CHECKING:
+    from angos.sansio.access.authorize import Caller
+
 MOUNT_CANDIDATES_MAX = 32  # namespaces tried for a mount that names none
 
 
@@ -63,7 +65,7 @@ async def start_upload(
         if await _mount_blob(namespace, digest, query.get("from"), caller):
             return _blob_created(namespace, digest)
         if caller is not None:
-            await caller.require(Action("start-upload", namespace))
+            await caller.require_upload(namespace)
         return await _open_upload(namespace, None)
 
     if (text := query.get("digest")) is not None:

@@ -53,8 +53,9 @@ class Caller:
         await _tell_failed_rules(verdict)
         return verdict.allowed
 
-    async def require(self, action: Action) -> None:
-        """Raises a 401 or 403 unless they may do this as well."""
+    async def require_upload(self, namespace: Namespace) -> None:
+        """Raises a 401 or 403 unless they may begin an upload: what a mount that fails ends in."""
+        action = Action("start-upload", namespace)
         await self.settle(Judgement(action, self.authentication, await self._authorize(action)))
 
     async def settle(self, judgement: Judgement) -> None:

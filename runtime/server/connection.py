@@ -5,22 +5,29 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from anyio import CapacityLimiter
+from anyio import CancelScope, CapacityLimiter
 from anyio.lowlevel import checkpoint
 
+from angos.runtime.server.admission import AdmittedBody, RequestSlots, is_exempt
 from angos.runtime.server.application import Application
-from angos.runtime.server.body_reader import BodyReader
 from angos.runtime.server.channel import Channel, receive
+from angos.runtime.server.clients import ClientConnections, ClientRates, client_of
+from angos.runtime.server.counters import OnAnswer, ServerCounters
 from angos.runtime.server.deadlines import Deadline, Wait
 from angos.runtime.server.framing import Head, HeadParser, HeadRefused, check_beginning
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.response_writer import AnswerImpossible, ContentTruncated, error_answer, write_response
+from angos.sansio.access.peer import client_address
 from angos.sansio.effects import BodyHandle
-from angos.sansio.http.message import Request, Response
+from angos.sansio.http.message import Peer, Request, Response
+
+if TYPE_CHECKING:
+    from angos.runtime.server.tls import ServerTls
 
 HURRY_MAX: Final = 16  # pipelined requests answered before others get their turn
+LATE_RETRY_SECONDS: Final = 30.0  # what took that long once is not worth trying again at once
 
 _log = logging.getLogger("angos.server")
 _access_log = logging.getLogger("angos.access")
@@ -29,35 +36,57 @@ _BODY: Final = BodyHandle(0)
 
 @dataclass(slots=True)
 class Surroundings:
-    """What the connections of one event loop share."""
+    """What the connections of one event loop share.
+
+    A reload replaces the first six by assignment; each request goes by what it finds at its beginning, each connection
+    by the `tls` that it finds. What `angos.runtime.server.limits.RESTART_ONLY` names does not change by that.
+    """
 
     application: Application
     options: ServerOptions
     head_parser: HeadParser
     limiter: CapacityLimiter
     """Of the threads that move large bodies."""
+    tls: ServerTls | None = None
+    """Whether it is None is decided at the start: afterwards it may only be replaced by another one."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose word about the address of a client counts; see `angos.sansio.access.peer`."""
+    on_answer: OnAnswer | None = None
+    counters: ServerCounters = field(default_factory=ServerCounters)
+    clients: ClientConnections = field(default_factory=ClientConnections)
+    rates: ClientRates = field(default_factory=ClientRates)
+    slots: RequestSlots = field(init=False)
     deadlines: set[Deadline] = field(default_factory=set)
     """One for each open connection."""
     draining: bool = False
     """No further requests are wanted: every answer closes its connection."""
 
+    def __post_init__(self) -> None:
+        self.slots = RequestSlots(self.counters)
+
 
 class Connection:
     """Reads requests, has them answered, and knows when to stop."""
 
-    __slots__ = ("_channel", "_deadline", "_pending", "_surroundings")
+    __slots__ = ("_channel", "_client", "_deadline", "_method", "_peer", "_pending", "_surroundings")
 
-    def __init__(self, channel: Channel, surroundings: Surroundings) -> None:
+    def __init__(self, channel: Channel, peer: Peer, surroundings: Surroundings) -> None:
         self._channel = channel
+        self._peer = peer
+        self._client = client_of(peer.address)
         self._surroundings = surroundings
         self._deadline = Deadline(channel)
         self._pending = b""
+        self._method = ""
         surroundings.deadlines.add(self._deadline)
+        surroundings.clients.enter(self._client)
+        surroundings.counters.connections_open += 1
 
     async def run(self) -> None:
         """Serve this client until either side has had enough."""
         try:
-            await self._serve()
+            if await self._begin():
+                await self._serve()
         except ConnectionError as error:
             _log.debug("connection with %s lost: %s", self._channel.peer, error)
         except ContentTruncated as error:
@@ -68,9 +97,22 @@ class Connection:
             self._channel.abort()
         finally:
             self._surroundings.deadlines.discard(self._deadline)
+            self._surroundings.clients.leave(self._client)
+            self._surroundings.counters.connections_open -= 1
             self._channel.close()
 
+    async def _begin(self) -> bool:
+        """Whatever comes before the first request. False when there will be none."""
+        return True
+
     async def _serve(self) -> None:
+        with CancelScope() as scope:
+            self._deadline.give_up = scope.cancel
+            await self._serve_requests()
+            return
+        await self._answer_late()
+
+    async def _serve_requests(self) -> None:
         hurry = 0
         while True:
             try:
@@ -79,7 +121,9 @@ class Connection:
                     return
                 head = self._surroundings.head_parser.parse(raw)
             except HeadRefused as refused:
-                await self._write(error_answer(refused.status, refused.code, refused.message), "", close=True)
+                self._surroundings.counters.heads_refused += 1
+                answer = error_answer(refused.status, refused.code, refused.message)
+                await self._write(answer, "", self._surroundings.application, close=True)
                 await self._linger()
                 return
             if not await self._answer(head):
@@ -124,31 +168,47 @@ class Connection:
 
     async def _answer(self, head: Head) -> bool:
         """Have one request answered. True when the connection can carry another."""
-        surroundings = self._surroundings
-        began = time.perf_counter() if surroundings.options.access_log else 0.0
-        body = BodyReader(
-            head, self._pending, self._channel, self._deadline, surroundings.options, surroundings.limiter
+        surroundings, deadline = self._surroundings, self._deadline
+        application, options, counters = surroundings.application, surroundings.options, surroundings.counters
+        body = AdmittedBody(
+            head, self._pending, self._channel, deadline, options, surroundings.limiter, surroundings.slots
         )
-        request = Request(head.method, head.target, head.headers, _BODY, head.content_length)
+        request = Request(head.method, head.target, head.headers, _BODY, head.content_length, self._peer)
+        self._method = head.method
+        began = time.monotonic()
+        deadline.begin_request(began + options.query_timeout)
+        counters.requests_in_flight += 1
         failed = False
+        response: Response | None = None
         try:
-            response = await surroundings.application.respond(request, body)
-        except Exception:
-            _log.exception("%s %s failed", head.method, _path(head))
-            response, failed = _internal_error(), True
-        if body.failure is not None:
-            response = error_answer(400, "UNSUPPORTED", f"the request body cannot be decoded: {body.failure}")
-        elif body.stalled:
-            response = error_answer(408, "UNSUPPORTED", "the request body did not arrive in time")
-        keep = head.keep_alive and not (failed or surroundings.draining or self._deadline.expired)
-        keep = keep and body.is_reusable()
-        try:
-            await self._write(response, head.method, close=not keep)
-        except AnswerImpossible as error:
-            _log.error("%s %s cannot be answered: %s", head.method, _path(head), error)
-            keep, response = False, _internal_error()
-            await self._write(response, head.method, close=True)
-        if surroundings.options.access_log:
+            response = await self._admit(request)
+            if response is None:
+                try:
+                    response = await application.respond(request, body)
+                except Exception:
+                    _log.exception("%s %s failed", head.method, _path(head))
+                    response, failed = _internal_error(), True
+                finally:
+                    surroundings.slots.give_back(options.max_concurrent_requests)
+            if body.failure is not None:
+                response = error_answer(400, "UNSUPPORTED", f"the request body cannot be decoded: {body.failure}")
+            elif body.stalled:
+                response = error_answer(408, "UNSUPPORTED", "the request body did not arrive in time")
+            keep = head.keep_alive and not (failed or surroundings.draining or deadline.expired)
+            keep = keep and body.is_reusable()
+            try:
+                await self._write(response, head.method, application, close=not keep)
+            except AnswerImpossible as error:
+                _log.error("%s %s cannot be answered: %s", head.method, _path(head), error)
+                keep, response = False, _internal_error()
+                await self._write(response, head.method, application, close=True)
+        finally:
+            counters.requests_in_flight -= 1
+            deadline.end_request()
+            if surroundings.on_answer is not None and (response is not None or deadline.overdue):
+                answered = response or _late_answer(options)
+                surroundings.on_answer(request, answered, time.monotonic() - began, body.received)
+        if options.access_log:
             self._log_access(head, response, began)
         if keep and (body.finished or await body.skip()):
             self._pending = body.pending
@@ -158,15 +218,54 @@ class Connection:
             await self._linger()
         return False
 
-    async def _write(self, response: Response, method: str, *, close: bool) -> None:
+    async def _admit(self, request: Request) -> Response | None:
+        """None when the request may be worked on, in a slot of its own; otherwise its refusal."""
         surroundings = self._surroundings
+        options = surroundings.options
+        rate = options.max_requests_per_second_per_client
+        if rate is not None and not is_exempt(request.target):
+            client, proxies = self._client, surroundings.trusted_proxies
+            if proxies:
+                client = client_of(client_address(self._peer, request.headers, proxies))
+            wait = surroundings.rates.ask(client, rate, options.max_request_burst_per_client)
+            if wait:
+                surroundings.counters.requests_rejected["rate"] += 1
+                return error_answer(
+                    429, "TOOMANYREQUESTS", f"this client may send {rate} requests per second; try again later", wait
+                )
+        limit = options.max_concurrent_requests
+        if surroundings.slots.take_now(limit):
+            return None
+        if is_exempt(request.target):
+            surroundings.slots.take_anyhow()
+            return None
+        if await surroundings.slots.take(limit, options.queue_timeout):
+            return None
+        surroundings.counters.requests_rejected["concurrency"] += 1
+        return error_answer(503, "UNAVAILABLE", "the registry has too much to do now; try again soon", 1.0)
+
+    async def _answer_late(self) -> None:
+        """The request took too long and was given up: say so, if nothing has been said yet."""
+        deadline = self._deadline
+        if not deadline.overdue or deadline.answering:
+            self._channel.abort()
+            return
+        deadline.request_ends = time.monotonic() + self._surroundings.options.query_timeout_grace_period
+        answer = _late_answer(self._surroundings.options)
+        await self._write(answer, self._method, self._surroundings.application, close=True)
+        deadline.end_request()
+        await self._linger()
+
+    async def _write(self, response: Response, method: str, application: Application, *, close: bool) -> None:
+        surroundings = self._surroundings
+        self._deadline.answering = True
         await write_response(
             response,
             method,
             close,
             channel=self._channel,
             deadline=self._deadline,
-            application=surroundings.application,
+            application=application,
             options=surroundings.options,
             limiter=surroundings.limiter,
         )
@@ -192,7 +291,7 @@ class Connection:
             _path(head),
             response.status,
             response.content_length,
-            (time.perf_counter() - began) * 1000,
+            (time.monotonic() - began) * 1000,
         )
 
 
@@ -207,6 +306,11 @@ def _check_head_size(pending: bytes, end: int, options: ServerOptions) -> None:
 def _path(head: Head) -> str:
     """For logs: a query may hold a token."""
     return head.target.partition("?")[0]
+
+
+def _late_answer(options: ServerOptions) -> Response:
+    message = f"the request was given up: it was not answered within {options.query_timeout:g} seconds"
+    return error_answer(503, "UNAVAILABLE", message, LATE_RETRY_SECONDS)
 
 
 def _internal_error() -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -41,9 +42,10 @@ class AnswerImpossible(Exception):
     """The answer cannot be sent as described; nothing of it was."""
 
 
-def error_answer(status: int, code: Code, message: str) -> Response:
+def error_answer(status: int, code: Code, message: str, retry_seconds: float | None = None) -> Response:
     """An error in the form of the distribution specification, with what every answer of a registry carries."""
-    answer = error_response(RegistryError(status, code, message))
+    headers = {} if retry_seconds is None else {"Retry-After": str(max(1, math.ceil(retry_seconds)))}
+    answer = error_response(RegistryError(status, code, message, headers=headers))
     return Response(status, EVERY_ANSWER + answer.headers, answer.body)
 
 

@@ -18,7 +18,7 @@ def client_address(peer: Peer, headers: Headers, trusted_proxies: tuple[str, ...
     Of ``X-Forwarded-For`` the right-most entry counts that is not a trusted proxy itself: those further left are
     whatever the client wrote. An entry that is no address makes the whole field count for nothing.
     """
-    if not trusted_proxies or not _is_trusted(peer.address, trusted_proxies):
+    if not trusted_proxies or not is_trusted(peer.address, trusted_proxies):
         return peer.address
     forwarded = headers.joined("x-forwarded-for")
     if forwarded is not None:
@@ -26,14 +26,14 @@ def client_address(peer: Peer, headers: Headers, trusted_proxies: tuple[str, ...
             address = _address(entry)
             if address is None:
                 return peer.address
-            if not _is_trusted(address, trusted_proxies):
+            if not is_trusted(address, trusted_proxies):
                 return address
     return _address(headers.get("x-real-ip") or "") or peer.address
 
 
 def client_scheme(peer: Peer, headers: Headers, trusted_proxies: tuple[str, ...]) -> Literal["http", "https"]:
     """How the client speaks to the registry, or to the trusted proxy in front of it."""
-    if trusted_proxies and _is_trusted(peer.address, trusted_proxies):
+    if trusted_proxies and is_trusted(peer.address, trusted_proxies):
         forwarded = (headers.get("x-forwarded-proto") or "").strip().lower()
         if forwarded == "http":
             return "http"
@@ -60,7 +60,8 @@ def _address(entry: str) -> str | None:
         return None
 
 
-def _is_trusted(address: str | None, trusted_proxies: tuple[str, ...]) -> bool:
+def is_trusted(address: str | None, trusted_proxies: tuple[str, ...]) -> bool:
+    """Whether this is the address of a proxy whose word about its clients counts."""
     if address is None:
         return False
     try:

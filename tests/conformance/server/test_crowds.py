@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from angos.runtime.server import limits, listener
+from angos.runtime.server import acceptor, limits
 from angos.runtime.server.limits import ServerOptions, connections_allowed, raise_descriptor_limit
 from tests.conformance.server.running import StartServer
 from tests.conformance.server.stand_in import SMALL
@@ -62,7 +62,7 @@ def test_connections_beyond_the_limit_get_503(start_server: StartServer, caplog:
 
 
 def test_idle_connections_make_room_for_others(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "EVICTABLE_SECONDS", 0.0)
+    monkeypatch.setattr(acceptor, "EVICTABLE_SECONDS", 0.0)
     server = start_server(connections_max=3)
     with server.connect() as busy, server.connect() as fresh, server.connect() as used:
         busy.ask("/read", "Content-Length: 5", method="PUT")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
-from angos.runtime.observability.metrics import Metrics
 from angos.sansio.access.events import AccessDenied, CredentialTried, RuleFailed, WebhookAsked, Who
 from angos.sansio.effects import Tell
+
+if TYPE_CHECKING:
+    from angos.runtime.observability.metrics import Metrics
 
 REPEAT_SECONDS: Final = 60.0  # between two lines about the same rule or webhook
 

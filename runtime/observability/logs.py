@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Final, TextIO
@@ -128,9 +128,13 @@ def visible(text: str) -> str:
 class AccessLog:
     """One line for each answer: an error when the registry failed, otherwise for information."""
 
-    def __init__(self, client_of: Callable[[Request], str | None] = lambda request: request.peer.address) -> None:
-        """`client_of` tells the address of the client, which a trusted proxy may stand in for."""
-        self._client_of = client_of
+    def __init__(self, trusted_proxies: tuple[str, ...] = ()) -> None:
+        """Networks of the proxies whose word about the address of a client counts."""
+        self._client_of = _peer_address
+        if trusted_proxies:
+            from angos.sansio.access.peer import client_address
+
+            self._client_of = lambda request: client_address(request.peer, request.headers, trusted_proxies)
 
     def on_answer(self, request: Request, response: Response, seconds: float, received: int) -> None:
         """Log an answered request (`angos.runtime.server.counters.OnAnswer`). A query may hold a token: never shown."""
@@ -150,6 +154,10 @@ class AccessLog:
         # Not by way of `Logger.log`, which would look for the line of code that calls it.
         record = logging.LogRecord(_access_log.name, level, "", 0, _ACCESS_LINE, (entry,), None)
         _access_log.handle(record)
+
+
+def _peer_address(request: Request) -> str | None:
+    return request.peer.address
 
 
 class WithRequestIds:

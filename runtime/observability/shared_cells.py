@@ -17,7 +17,6 @@ import fcntl
 import json
 import mmap
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -125,7 +124,9 @@ def _anonymous_file() -> int:
     """A file without a name, which is gone with the last process that has it open."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("angos-metrics")
-    with tempfile.TemporaryFile() as file:  # macOS, BSD
+    import tempfile  # macOS, BSD
+
+    with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
 

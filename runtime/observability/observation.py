@@ -1,0 +1,95 @@
+"""All that the configuration asks to see of the registry, for whoever puts it together.
+
+One of it is made before workers are forked; it outlives every reload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from angos.runtime.observability.events import EventSink
+from angos.runtime.observability.logs import AccessLog, WithRequestIds
+from angos.runtime.observability.settings import MetricsOptions, parse_listen
+
+if TYPE_CHECKING:
+    from angos.runtime.observability.metrics import Metrics
+    from angos.runtime.observability.metrics_endpoint import MetricsEndpoint, MetricsListener
+    from angos.runtime.performer import Store
+    from angos.runtime.server.application import Application
+    from angos.runtime.server.connection import Surroundings
+    from angos.runtime.server.counters import OnAnswer
+    from angos.sansio.http.message import Request, Response
+
+
+class Observation:
+    """What is switched on does something, what is not costs nothing: every method may be called in any case."""
+
+    def __init__(self, options: MetricsOptions, workers: int) -> None:
+        """For one process, or a parent with so many `workers`. Raises `angos.runtime.server.listener.ListenError`."""
+        self.metrics: Metrics | None = None
+        self.listener: MetricsListener | None = None
+        self._endpoint: MetricsEndpoint | None = None
+        if options.enabled:
+            from angos.runtime.observability.metrics import Metrics
+            from angos.runtime.observability.metrics_endpoint import MetricsEndpoint, MetricsListener
+
+            self.metrics = Metrics(workers if workers > 1 else 0)
+            if options.listen is None:
+                self._endpoint = MetricsEndpoint(self.metrics)
+            else:
+                self.listener = MetricsListener(self.metrics, *parse_listen(options.listen))
+        self.events = EventSink(self.metrics)
+        """Performs `Tell`."""
+
+    def store(self, store: Store) -> Store:
+        """The store, counted."""
+        if self.metrics is None:
+            return store
+        from angos.runtime.observability.observed_store import ObservedStore
+
+        return ObservedStore(store, self.metrics)
+
+    def application(self, application: Application, *, access_log: bool) -> Application:
+        """The application with what belongs around it. Made anew for each configuration."""
+        if access_log:
+            application = WithRequestIds(application)
+        if self._endpoint is not None:
+            from angos.runtime.observability.metrics_endpoint import WithMetrics
+
+            application = WithMetrics(application, self._endpoint)
+        return application
+
+    def on_answer(self, *, access_log: bool, trusted_proxies: tuple[str, ...] = ()) -> OnAnswer | None:
+        """What is to be called after each answer. Made anew for each configuration."""
+        count = None if self.metrics is None else self.metrics.on_answer
+        if not access_log:
+            return count
+        log = AccessLog(trusted_proxies).on_answer
+        if count is None:
+            return log
+
+        def on_answer(request: Request, response: Response, seconds: float, received: int) -> None:
+            count(request, response, seconds, received)
+            log(request, response, seconds, received)
+
+        return on_answer
+
+    def follow(self, surroundings: Surroundings) -> None:
+        """Publish what the server counts. Once in each process that serves, inside of `running`."""
+        if self.metrics is not None:
+            from angos.runtime.observability.server_figures import server_figures
+
+            self.metrics.follow(server_figures(surroundings.counters))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """To be entered in each process that serves, on its loop, for as long as it does."""
+        if self.metrics is None:
+            yield
+            return
+        from angos.runtime.observability.metrics_endpoint import counting
+
+        async with counting(self.metrics, self.listener):
+            yield

@@ -1,0 +1,23 @@
+"""A store whose operations are counted and timed."""
+
+from __future__ import annotations
+
+from angos.runtime.observability.metrics import Metrics
+from angos.runtime.performer import Store
+
+
+class ObservedStore:
+    """Does what the store behind it does. Only made when metrics are on, so that nobody else pays for it."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self.read_key = metrics.observed("read_key", store.read_key)
+        self.stat_key = metrics.observed("stat_key", store.stat_key)
+        self.list_keys = metrics.observed("list_keys", store.list_keys)
+        self.list_folders = metrics.observed("list_folders", store.list_folders)
+        self.create_keys = metrics.observed("create_keys", store.create_keys)
+        self.delete_keys = metrics.observed("delete_keys", store.delete_keys)
+        self.stage_body = metrics.observed("stage_body", store.stage_body)
+        self.hash_parts = metrics.observed("hash_parts", store.hash_parts)
+        self.promote_parts = metrics.observed("promote_parts", store.promote_parts)
+        self.discard_part = metrics.observed("discard_part", store.discard_part)
+        self.discard_upload = metrics.observed("discard_upload", store.discard_upload)

@@ -9,7 +9,7 @@ the effect is applied later. Tasks that wait (for time, a lease, their children)
 from __future__ import annotations
 
 import errno
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -48,7 +48,7 @@ class Stopped(Exception):
     """The step at which somebody wanted to look around."""
 
 
-class Scheduler(Turns, ABC):
+class Scheduler(Turns):
     """The tasks of one run. What faults do and what becomes of answers is for those who build on it."""
 
     def __init__(
@@ -72,7 +72,8 @@ class Scheduler(Turns, ABC):
         self.stop_at = stop_at
         """Stop before this step, for looking around."""
         self._steps_max = stop_at or STEPS_MAX
-        self._touched = self.world.store.touched
+        self._store = self.world.store
+        self._touched = self._store.touched
         self._faults_possible = bool(scenario.faults)
         self._fine = scenario.granularity == "fine" and scenario.store == "disk"
         self._bucket = scenario.store == "bucket"
@@ -109,13 +110,9 @@ class Scheduler(Turns, ABC):
         self.steps += 1
         if self.steps >= self._steps_max:
             self._too_many_steps()
-        chosen = self._choose()
-        if chosen is None:
-            self._pass_time()
-        elif isinstance(chosen, Task):
-            self._go_on_with(chosen)
-        else:
-            self._apply_late(*chosen)
+        task = self._choose()
+        if task is not None:
+            self._go_on_with(task)
         if self._touched:
             self.invariants.touched()
         return True
@@ -133,13 +130,11 @@ class Scheduler(Turns, ABC):
             self._step_plan(task)
         elif task.repeat is not None:
             self._apply_again(task, effect)
+        elif not self._faults_possible or task.stalled or (fault := self._pick_fault(task, effect)) == "none":
+            task.stalled = False
+            self._apply(task, effect)
         else:
-            fault = self._pick_fault(task, effect) if self._faults_possible and not task.stalled else "none"
-            if fault == "none":
-                task.stalled = False
-                self._apply(task, effect)
-            else:
-                self._strike(task, effect, fault)
+            self._strike(task, effect, fault)
 
     def _too_many_steps(self) -> None:
         if self.stop_at is not None:
@@ -157,7 +152,7 @@ class Scheduler(Turns, ABC):
             self._step_plan(task)
             return
         try:
-            reply = self.world.store.apply(effect, task.exchange.replica)
+            reply = self._store.apply(effect, task.exchange.replica)
         except EffectError as error:
             self._fail(task, error)
         except BodyReadTwice:
@@ -199,24 +194,29 @@ class Scheduler(Turns, ABC):
         task.effect = effect
         task.exchange.effects += 1
         self.effects += 1
+        if self.points is not None or self.timeline is not None:
+            self._note_issue(task, effect)
+
+    def _note_issue(self, task: Task, effect: Effect[Any]) -> None:
+        where = task.operation.where()
         if self.points is not None:
-            self.points.add((task.operation.where(), type(effect).__name__))
+            self.points.add((where, type(effect).__name__))
         if self.timeline is not None:
-            self.timeline.issued(self.steps, self.world.clock.now_ms, task.name, effect, task.operation.where())
+            self.timeline.issued(self.steps, self._clock.now_ms, task.name, effect, where)
 
     def _apply_quietly(self, effect: Effect[Any], process: str) -> None:
         """Apply an effect whose outcome nobody learns."""
         with suppress(EffectError):
-            self.world.store.apply(effect, process)
+            self._store.apply(effect, process)
 
     def _apply_late(self, effect: Effect[Any], process: str) -> None:
         if self.timeline is not None:
-            self.timeline.note(self.steps, self.world.clock.now_ms, f"late: {type(effect).__name__} is applied")
+            self.timeline.note(self.steps, self._clock.now_ms, f"late: {type(effect).__name__} is applied")
         self._apply_quietly(effect, process)
 
     def _apply_again(self, task: Task, effect: Effect[Any]) -> None:
         first, task.repeat = task.repeat[0], None
-        again = self.world.store.apply(effect, task.exchange.replica)
+        again = self._store.apply(effect, task.exchange.replica)
         if isinstance(first, tuple):
             # "True if this call created it": the call did, whichever of its attempts.
             again = tuple(one or two for one, two in zip(first, again, strict=True))
@@ -294,7 +294,7 @@ class Scheduler(Turns, ABC):
     # --- effects that are not storage ---------------------------------------------------------------------------------
 
     def _acquire_lease(self, task: Task, effect: AcquireLease) -> None:
-        now_ms = self.world.clock.now_ms
+        now_ms = self._clock.now_ms
         free_at_ms = self.world.leases.free_at_ms(effect.name)
         if free_at_ms <= now_ms:
             task.give_up_ms = None
@@ -316,11 +316,11 @@ class Scheduler(Turns, ABC):
         self._resume(task, None)
 
     def _read_clock(self, task: Task, effect: ReadClock) -> None:
-        self._resume(task, self.world.clock.look(task.exchange.replica))
+        self._resume(task, self._clock.look(task.exchange.replica))
 
     def _sleep(self, task: Task, effect: Sleep) -> None:
         if task.wake_ms is None:
-            self._sleep_until(task, self.world.clock.now_ms + int(effect.seconds * 1000))
+            self._sleep_until(task, self._clock.now_ms + int(effect.seconds * 1000))
         else:
             task.wake_ms = None
             self._resume(task, None)

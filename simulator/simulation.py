@@ -8,7 +8,7 @@ from typing import Any
 
 from angos.sansio import registry
 from angos.sansio.effects import BodyHandle
-from angos.sansio.http.message import Absent, FromKey, Headers, Inline, Request, Response, Slices
+from angos.sansio.http.message import Absent, Body, FromKey, Headers, Inline, Request, Response, Slices
 from angos.simulator.choices import Calm, Choices
 from angos.simulator.injection import Injection
 from angos.simulator.oracle.history import Answer
@@ -105,18 +105,20 @@ class Simulation(Injection):
 
     def _answer_of(self, response: Response) -> Answer:
         headers = {name.lower(): value for name, value in response.headers}
-        get = self.world.store.get
-        match response.body:
-            case Inline(value):
-                body = value
+        return Answer(response.status, headers, self._bytes_of(response.body))
+
+    def _bytes_of(self, body: Body) -> bytes:
+        match body:
+            case Inline():
+                return body.value
             case Absent():
-                body = b""
-            case FromKey(key, start, length):
-                body = (get(key) or b"")[start : start + length]
-            case Slices(key, slices, closing):
-                value = get(key) or b""
-                body = b"".join(before + value[start : start + length] for before, start, length in slices) + closing
-        return Answer(response.status, headers, body)
+                return b""
+            case FromKey():
+                return (self._store.get(body.key) or b"")[body.start : body.start + body.length]
+            case Slices():
+                value = self._store.get(body.key) or b""
+                pieces = (before + value[start : start + length] for before, start, length in body.slices)
+                return b"".join(pieces) + body.closing
 
     def _tell(self, exchange: Exchange, answer: Answer | None) -> None:
         """The client learns how it ended; None: that the connection broke."""

@@ -6,6 +6,7 @@ choices take or leave.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,7 @@ Late = tuple[Effect[Any], str]
 """An effect that is applied some time after its process was told "unavailable"."""
 
 
-class Turns:
+class Turns(ABC):
     """The tasks of a run, each of them ready, asleep, or the parent of others."""
 
     def __init__(self, choices: Choices, clock: Clock) -> None:
@@ -57,31 +58,39 @@ class Turns:
         self._ready = [task for task in self._ready if id(task) not in gone]
         self._asleep = [task for task in self._asleep if id(task) not in gone]
 
-    def _choose(self) -> Task | Late | None:
-        """What happens next: a task goes on, a late effect is applied, or (None) time passes. Something can happen."""
+    @abstractmethod
+    def _apply_late(self, effect: Effect[Any], process: str) -> None:
+        """An effect arrives whose process was told long ago that it is not coming."""
+
+    def _choose(self) -> Task | None:
+        """The task that goes on. None when something else has happened: a late effect, or time has passed."""
         ready = self._ready
         last = self._last
-        options = len(ready) + len(self._late) + (1 if self._asleep else 0)
+        count = len(ready)
+        options = count + len(self._late) + (1 if self._asleep else 0)
         if last is None or last not in ready:
             chosen = self.choices.pick("turn", options) if options > 1 else 0
-            if chosen < len(ready):
-                self._last = ready[chosen]
-                return ready[chosen]
+            if chosen < count:
+                self._last = task = ready[chosen]
+                return task
         elif options == 1 or type(last.effect) in PRIVATE:
             return last
         else:
             chosen = self.choices.pick("next", options)
             if chosen == 0:
                 return last
-            if chosen < len(ready):
+            if chosen < count:
                 # Option 0 is the same task, so those that stand before it in the list move up by one.
                 task = ready[chosen - 1 if chosen <= ready.index(last) else chosen]
                 if last.effect is not None:
                     self.switches += 1
                 self._last = task
                 return task
-        chosen -= len(ready)
-        return self._late.pop(chosen) if chosen < len(self._late) else None
+        if chosen - count < len(self._late):
+            self._apply_late(*self._late.pop(chosen - count))
+        else:
+            self._pass_time()
+        return None
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ from angos.simulator.world.clock import Clock
 
 Bodies = dict[int, ArrivingBody]
 
+NO_NAMES = Page((), False)
+
 
 class Store(Protocol):
     """Storage with effects to apply and a state to look at."""
@@ -130,8 +132,10 @@ class KeyWorld:
         names, prefix = self._sorted, effect.prefix
         start = bisect_right(names, prefix + effect.after) if effect.after else bisect_left(names, prefix)
         found = names[start : self._end(prefix)]
-        size = len(prefix)
-        return Page(tuple(name[size:] for name in found[: effect.limit]), len(found) > effect.limit)
+        if not found:
+            return NO_NAMES
+        size, limit = len(prefix), effect.limit
+        return Page(tuple([name[size:] for name in found[:limit]]), len(found) > limit)
 
     def _list_folders(self, effect: ListFolders) -> Page:
         start = len(effect.prefix)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -18,8 +18,6 @@ from angos.runtime.server.serving import NotServable, Serving
 
 RETRY_LOOKS: Final = 10  # a configuration that was refused is tried again after as many looks
 
-# Folders, and files whose changes need no reload because they are read for each use.
-_NOT_FOLLOWED: Final = frozenset({"blob_store", "metadata_store", "bearer_token_file"})
 _KEYS: Final = {"host": "bind_address"}
 _SIZE: Final = Struct("!Q")
 
@@ -44,7 +42,7 @@ class ConfigurationReloader:
         self._foundation = foundation
         self._override = override
         self._watch = Watch(files, contents)
-        self._watch.follow(named_files(configuration))
+        self._watch.follow(configuration.named_files())
         self.serving = foundation.build(configuration)
         """What was accepted last: what a worker that starts now begins with."""
         self._generation = 1
@@ -76,21 +74,21 @@ class ConfigurationReloader:
             loaded = self._override(load_configuration(self._files, _unpacked(candidate)))
         except BadConfiguration as error:
             raise NotServable("\n".join(map(str, error.problems))) from None
-        self._watch.follow(named_files(loaded))
+        self._watch.follow(loaded.named_files())
         configuration, kept = keep_until_restart(self._started, loaded)
         serving = self._foundation.build(configuration)
-        self._prepared = serving, kept
+        self._prepared = serving, (*loaded.warnings, *kept)
         return serving
 
     def accept(self) -> None:
         """See `Reloader.accept`."""
         assert self._prepared is not None
-        (self.serving, kept), self._prepared = self._prepared, None
+        (self.serving, warnings), self._prepared = self._prepared, None
         self._generation += 1
         self._refused = ()
         _log.info("configuration reloaded (generation %d)%s", self._generation, _because(self._changed))
-        for line in kept:
-            _log.warning("%s", line)
+        for warning in warnings:
+            _log.warning("%s", warning)
 
     def refuse(self, reasons: Sequence[str]) -> None:
         """See `Reloader.refuse`. What is tried again by itself is told only if the reasons are others."""
@@ -118,32 +116,13 @@ class ConfigurationReloader:
         return _packed(content for content in sighting.contents if isinstance(content, bytes))
 
 
-def named_files(configuration: Configuration) -> list[Path]:
-    """The files that a configuration names: every path in it, except for the folders of the stores."""
-    return list(_paths(configuration))
-
-
-def _paths(value: object) -> Iterator[Path]:
-    if isinstance(value, Path):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _paths(tuple(value.values()))
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _paths(part)
-    elif is_dataclass(value):
-        for part in fields(value):
-            if part.name not in _NOT_FOLLOWED:
-                yield from _paths(getattr(value, part.name))
-
-
 def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Configuration, tuple[str, ...]]:
     """What of `found` can be used without a restart, and a line for each key that cannot."""
     lines = []
 
     def compare(key: str, running: object, wanted: object) -> None:
         if running != wanted:
-            lines.append(f"{key}: {_shown(running)} stays in use, since a change to {_shown(wanted)} needs a restart")
+            lines.append(f"{key}: still {_shown(running)}, since a change to {_shown(wanted)} needs a restart")
 
     for name in sorted(RESTART_ONLY):
         compare(f"server.{_KEYS.get(name, name)}", getattr(started.server, name), getattr(found.server, name))
@@ -154,6 +133,10 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
                 compare(f"{name}.fs.{part.name}", getattr(running, part.name), getattr(wanted, part.name))
         else:
             compare(name, running, wanted)
+    if (started.tls is None) != (found.tls is None):
+        state = ("off", "on") if started.tls is None else ("on", "off")
+        lines.append(f"server.tls: still {state[0]}, since turning TLS {state[1]} needs a restart")
+        found = replace(found, tls=None)
     kept = {name: getattr(started.server, name) for name in RESTART_ONLY}
     found = replace(found, blob_store=started.blob_store, metadata_store=started.metadata_store)
     return replace(found, server=replace(found.server, **kept)), tuple(lines)
@@ -161,7 +144,7 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
 
 def _shown(value: object) -> str:
     if value is None:
-        return "nothing"
+        return "none"
     if isinstance(value, DirectoryConfig):
         return str(value.root_dir)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+DEPTH_MAX = 16  # of tables within tables; there is no key below five
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -45,39 +47,55 @@ class BadConfiguration(Exception):
         self.problems = tuple(problems)
 
 
+class _NotToml(Exception):
+    """A file cannot be understood at all."""
+
+
 def read_files(files: Sequence[Path], contents: Sequence[bytes] | None = None) -> Table:
     """The files as one table. Later files win; tables are merged, everything else is replaced.
 
     With `contents`, what the files held when somebody read them counts, and they are not read again. Raises
     `BadConfiguration` for files that cannot be read or are not TOML.
     """
-    if not files:
-        return Table({}, "")
-    import tomllib  # not needed without files, and slow to import
-
     merged: dict[str, Table | Found] = {}
     problems = []
     for index, file in enumerate(files):
         try:
             read = file.read_bytes() if contents is None else contents[index]
-            content = tomllib.loads(read.decode())
+            entries = _attributed(_parsed(read), str(file))
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
             problems.append(Problem(str(file), "", f"cannot be read: {reason}"))
-        except UnicodeDecodeError:
-            problems.append(Problem(str(file), "", "is not TOML: it is not UTF-8"))
-        except tomllib.TOMLDecodeError as error:
+        except _NotToml as error:
             problems.append(Problem(str(file), "", f"is not TOML: {error}"))
         else:
-            merged = _merge(merged, _attributed(content, str(file)))
+            merged = _merge(merged, entries)
     if problems:
         raise BadConfiguration(problems)
-    return Table(merged, str(files[-1]))
+    return Table(merged, str(files[-1]) if files else "")
 
 
-def _attributed(content: dict[str, object], file: str) -> dict[str, Table | Found]:
+def _parsed(content: bytes) -> dict[str, object]:
+    import tomllib  # not needed without files, and slow to import
+
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        raise _NotToml("it is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise _NotToml(str(error)) from None
+    except RecursionError:
+        raise _NotToml("its values are nested too deeply") from None
+    except ValueError:
+        # tomllib leaves some numbers and dates to Python, which is stricter than the grammar.
+        raise _NotToml("it has a number or a date that is out of range") from None
+
+
+def _attributed(content: dict[str, object], file: str, depth: int = 0) -> dict[str, Table | Found]:
+    if depth > DEPTH_MAX:
+        raise _NotToml("its tables are nested too deeply")
     return {
-        key: Table(_attributed(value, file), file) if isinstance(value, dict) else Found(value, file)
+        key: Table(_attributed(value, file, depth + 1), file) if isinstance(value, dict) else Found(value, file)
         for key, value in content.items()
     }
 

@@ -13,7 +13,6 @@ from typing import Any, get_args
 import anyio
 import pytest
 
-from angos.runtime.config.schema import SCHEMA, Value
 from angos.sansio.errors import Code
 from angos.sansio.oci.digest import Digest
 
@@ -69,16 +68,6 @@ def test_library_example_of_the_readme_prints_what_it_says() -> None:
     with contextlib.redirect_stdout(printed):
         exec(compile(program, "README.md", "exec"), {})
     assert printed.getvalue() == output
-
-
-def test_configuration_keys_of_the_reference_are_those_that_exist() -> None:
-    text = (ROOT / "docs/reference/configuration.md").read_text()
-    described = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
-    existing: set[str] = set()
-    for section in SCHEMA.values():
-        table = section if not isinstance(section, Value) else {}
-        existing |= set(table.get("fs", table))
-    assert described == existing
 
 
 def test_asgi_application_of_the_how_to_serves_a_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

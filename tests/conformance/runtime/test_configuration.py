@@ -55,15 +55,9 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
     assert load_configuration(files) == Configuration(
         ServerOptions("0.0.0.0", 5000, 4, head_size_max=65536, drain_seconds=5.0),
         RegistryConfig(4_000_000, 1000, False),
-        DirectoryConfig(Path("blobs"), False),
-        DirectoryConfig(Path("metadata"), True),
+        DirectoryConfig(tmp_path / "blobs", False),
+        DirectoryConfig(tmp_path / "metadata", True),
     )
-
-
-def test_every_option_of_the_server_has_a_key(tmp_path: Path) -> None:
-    (problem,) = problems(tmp_path, "[server]\nqqqqqq = 1")
-    for option in ServerOptions.__slots__:
-        assert option.replace("host", "bind_address") in problem
 
 
 def test_later_files_win_key_by_key(tmp_path: Path) -> None:
@@ -71,20 +65,21 @@ def test_later_files_win_key_by_key(tmp_path: Path) -> None:
     second = "[server]\nport = 3\n[blob_store.fs]\nsync_to_disk = false"
     found = load_configuration(write(tmp_path, first, second))
     assert (found.server.port, found.server.workers) == (3, 2)
-    assert found.blob_store == DirectoryConfig(Path("one"), False)
+    assert found.blob_store == DirectoryConfig(tmp_path / "one", False)
 
 
 def test_all_problems_are_told_at_once_each_with_its_file_and_key(tmp_path: Path) -> None:
     assert problems(
         tmp_path,
-        "[server]\nprt = 5\nport = 70000\n[blob_store.fs]\n[ui]\nenabled = true",
+        "[server]\nprt = 5\nport = 70000\n[blob_store.fs]\n[use]\nenabled = true",
         "[global]\nmax_manifest_size = '5 apples'\nallow_missing_manifest_references = 1\n[server]\nworkers = true",
     ) == [
         "0.toml: server.prt: unknown key; did you mean server.port?",
         "0.toml: server.port: found 70000; allowed is a number from 0 to 65535",
         "1.toml: server.workers: found true; allowed is a number from 1 to 1024",
         "0.toml: blob_store.fs.root_dir: is missing",
-        "0.toml: ui: unknown key; known at the top: blob_store, global, metadata_store, server",
+        "0.toml: use: unknown key; known at the top: auth, blob_store, global, metadata_store, observability,"
+        " repository, server",
         '1.toml: global.max_manifest_size: found "5 apples"; '
         'allowed is a size of at least one byte, such as "5MiB" or "100GiB"',
         "1.toml: global.allow_missing_manifest_references: found 1; allowed is true or false",

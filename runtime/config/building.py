@@ -1,0 +1,206 @@
+"""From values that have been read to the configuration."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from angos.runtime.access.settings import AccessSettings, ClientTls, ProviderEndpoint, WebhookEndpoint
+from angos.runtime.config.checks import check_between, is_secured, warnings_of
+from angos.runtime.config.file import BadConfiguration, Table
+from angos.runtime.config.known import SCHEMA
+from angos.runtime.config.reading import Values, read_values
+from angos.runtime.config.schema import DEFAULT_ROOT, Configuration, DirectoryConfig
+from angos.runtime.config.server_keys import FIELDS
+from angos.runtime.observability.settings import LogOptions, MetricsOptions, ObservabilityOptions
+from angos.runtime.server.limits import ServerOptions
+from angos.runtime.server.tls import TlsOptions
+from angos.sansio.config import RegistryConfig, RepositoryConfig
+from angos.sansio.secret import Secret
+
+if TYPE_CHECKING:
+    from angos.sansio.access.config import AccessConfig, TokenService
+    from angos.sansio.access.policy import Policy
+
+_REGISTRY_FIELDS = {
+    "max_manifest_size": "manifest_size_max",
+    "max_blob_size": "blob_size_max",
+    "allow_missing_manifest_references": "allow_missing_manifest_references",
+    "immutable_tags": "immutable_tags",
+    "immutable_tags_exclusions": "immutable_tags_exclusions",
+}
+
+
+def checked_values(table: Table) -> Values:
+    """The files as values. Raises `BadConfiguration` with every problem there is."""
+    values, problems = read_values(table, SCHEMA)
+    problems += check_between(values)
+    if problems:
+        raise BadConfiguration(problems)
+    return values
+
+
+def build(table: Table) -> Configuration:
+    """The files as a configuration. Raises `BadConfiguration` with every problem there is."""
+    values = checked_values(table)
+    stores = [_directory(values.table(name).table("fs")) for name in ("blob_store", "metadata_store")]
+    return Configuration(
+        _server(values),
+        _registry(values),
+        stores[0] or DirectoryConfig(DEFAULT_ROOT),
+        stores[1],
+        _tls(values.table("server")),
+        _access_settings(values.table("auth")),
+        _observability(values.table("observability")),
+        tuple(warnings_of(values)),
+    )
+
+
+def _server(values: Values) -> ServerOptions:
+    server = values.table("server")
+    options = {FIELDS.get(key, key): value for key, value in server.entries.items()}
+    for key in ("tls", "handshake_timeout"):  # not of every server
+        options.pop(key, None)
+    if (limit := values.table("global").get("max_concurrent_requests")) is not None:
+        options["max_concurrent_requests"] = limit
+    return ServerOptions(**options)
+
+
+def _tls(server: Values) -> TlsOptions | None:
+    if not server.has("tls"):
+        return None
+    options = dict(server.table("tls").entries)
+    if (timeout := server.get("handshake_timeout")) is not None:
+        options["handshake_timeout"] = timeout
+    return TlsOptions(**options)
+
+
+def _directory(fs: Values) -> DirectoryConfig | None:
+    return DirectoryConfig(**fs.entries) if fs.files else None
+
+
+def _observability(values: Values) -> ObservabilityOptions:
+    log = values.table("log")
+    options = {key: log.get(key) for key in ("level", "format") if log.has(key)}
+    return ObservabilityOptions(
+        MetricsOptions(**values.table("metrics").entries), LogOptions(**options, modules=log.table("modules").entries)
+    )
+
+
+# --- what the core decides with ---------------------------------------------------------------------------------------
+
+
+def _registry(values: Values) -> RegistryConfig:
+    found = values.table("global")
+    options = {_REGISTRY_FIELDS[key]: value for key, value in found.entries.items() if key in _REGISTRY_FIELDS}
+    repositories = tuple(_repository(name, table) for name, table in sorted(values.tables("repository").items()))
+    return RegistryConfig(**options, repositories=repositories, access=_access(values))
+
+
+def _repository(namespace: str, values: Values) -> RepositoryConfig:
+    return RepositoryConfig(
+        namespace,
+        _policy(values.table("access_policy")) if values.has("access_policy") else None,
+        values.get("authorization_webhook"),
+        values.get("immutable_tags", False),
+        values.get("immutable_tags_exclusions", ()),
+    )
+
+
+def _access(values: Values) -> AccessConfig | None:
+    found, auth = values.table("global"), values.table("auth")
+    governed = found.has("access_policy")
+    if not (governed or found.has("trusted_proxies") or is_secured(values)):
+        return None
+    from angos.sansio.access.config import AccessConfig, Provider, User, Webhook
+    from angos.sansio.access.policy import OPEN
+
+    names = {
+        "jwks_refresh_interval": "jwks_refresh_seconds",
+        "clock_skew_tolerance": "clock_skew_seconds",
+        "issuer": "issuer",
+        "jwks_uri": "jwks_uri",
+        "required_audience": "required_audience",
+        "allowed_algorithms": "allowed_algorithms",
+        "required_claims": "required_claims",
+    }
+    providers = [
+        Provider(name, **{names[key]: value for key, value in provider.entries.items() if key in names})
+        for name, provider in sorted(auth.tables("oidc").items())
+    ]
+    webhooks = [
+        Webhook(name, webhook.get("cache_ttl", 60.0), webhook.get("forward_headers", ()))
+        for name, webhook in sorted(auth.tables("webhook").items())
+    ]
+    return AccessConfig(
+        _policy(found.table("access_policy")) if governed or is_secured(values) else OPEN,
+        tuple(User(id, user.get("username")) for id, user in sorted(auth.tables("identity").items())),
+        tuple(providers),
+        _token_service(auth),
+        tuple(webhooks),
+        found.get("authorization_webhook"),
+        found.get("trusted_proxies", ()),
+        auth.get("invalid_credentials", "pass"),
+    )
+
+
+def _token_service(auth: Values) -> TokenService | None:
+    from angos.sansio.access.config import TokenService
+
+    found = auth.table("token_service")
+    if not found.get("enabled", any(auth.has(key) for key in ("token_service", "identity", "oidc"))):
+        return None
+    return TokenService(found.get("ttl_secs", 3600), found.get("realm"))
+
+
+def _policy(values: Values) -> Policy:
+    from angos.sansio.access.policy import Policy
+
+    default, rules = values.get("default", "deny"), values.get("rules", ())
+    if not rules:
+        return Policy(default)
+    from angos.runtime.config.cel_patterns import re2_matcher, zone_offset
+    from angos.sansio.access.expression import compile_expression
+    from angos.sansio.access.policy import FUNCTIONS, Rule
+
+    matcher, made = re2_matcher(), []
+    for index, (text, expression) in enumerate(rules):
+        evaluate = compile_expression(expression, functions=FUNCTIONS, matcher=matcher, zones=zone_offset)
+        made.append(Rule(text, f"{values.path('rules')}[{index}]", expression, evaluate))
+    return Policy(default, tuple(made))
+
+
+# --- what the runtime checks and asks with ----------------------------------------------------------------------------
+
+
+def _access_settings(auth: Values) -> AccessSettings:
+    secret_key = auth.table("token_service").get("secret_key")
+    enabled = _token_service(auth) is not None
+    return AccessSettings(
+        {user.get("username"): Secret(user.get("password")) for user in auth.tables("identity").values()},
+        tuple(_provider(name, provider) for name, provider in sorted(auth.tables("oidc").items())),
+        tuple(_webhook(name, webhook) for name, webhook in sorted(auth.tables("webhook").items())),
+        Secret(secret_key) if enabled and secret_key is not None else None,
+    )
+
+
+def _provider(name: str, values: Values) -> ProviderEndpoint:
+    seconds = values.get("http_request_timeout_secs", 30.0)
+    return ProviderEndpoint(name, values.get("issuer"), _client_tls(values), values.get("bearer_token_file"), seconds)
+
+
+def _webhook(name: str, values: Values) -> WebhookEndpoint:
+    authorization = None
+    if (token := values.get("bearer_token")) is not None:
+        authorization = Secret(f"Bearer {token}")
+    elif values.has("basic_auth"):
+        basic = values.table("basic_auth")
+        credentials = f"{basic.get('username')}:{basic.get('password')}".encode()
+        authorization = Secret(f"Basic {base64.b64encode(credentials).decode()}")
+    timeout = values.get("timeout_ms") / 1000
+    return WebhookEndpoint(name, values.get("url"), timeout, authorization, _client_tls(values))
+
+
+def _client_tls(values: Values) -> ClientTls:
+    keys = ("server_ca_bundle", "client_certificate_bundle", "client_private_key")
+    return ClientTls(*(values.get(key) for key in keys))

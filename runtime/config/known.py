@@ -1,0 +1,112 @@
+"""All keys that there are, and what is said about those that there are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from angos.runtime.config.access_keys import AUTH, GLOBAL, REPOSITORY
+from angos.runtime.config.keys import Entry, Named, Section
+from angos.runtime.config.server_keys import BLOB_STORE, METADATA_STORE, OBSERVABILITY, SERVER
+from angos.runtime.config.toml_text import toml_path
+
+SCHEMA = Section(
+    "",
+    {
+        "server": SERVER,
+        "global": GLOBAL,
+        "blob_store": BLOB_STORE,
+        "metadata_store": METADATA_STORE,
+        "auth": AUTH,
+        "repository": REPOSITORY,
+        "observability": OBSERVABILITY,
+    },
+)
+
+Pattern = tuple[str, ...]
+"""The path of a key, with ``*`` for each name that the operator chooses."""
+
+UNSUPPORTED: frozenset[str] = frozenset(
+    {
+        "auth.oidc.*.jwks_refresh_timeout_secs",
+        "blob_store.s3",
+        "cache",
+        "event_webhook",
+        "global.atime_audit_window_secs",
+        "global.enable_blob_redirect",
+        "global.enable_manifest_redirect",
+        "global.event_webhooks",
+        "global.gc_grace_secs",
+        "global.job_queue",
+        "global.max_concurrent_cache_jobs",
+        "global.max_concurrent_replication_jobs",
+        "global.namespace_walk_concurrency",
+        "global.retention_policy",
+        "global.update_pull_time",
+        "metadata_store.s3",
+        "observability.tracing",
+        "repository.*.downstream",
+        "repository.*.event_webhooks",
+        "repository.*.namespace",
+        "repository.*.retention_policy",
+        "repository.*.upstream",
+        "ui",
+    }
+)
+"""Keys of Angos that this version accepts no value for, rather than to ignore what somebody relies on."""
+
+_POLICY = 'it is called default here: default = "allow" or "deny"'
+OTHER_NAMES: dict[str, str] = {
+    "auth.oidc.*.provider": "leave it out: the issuer and required_claims say all that it said",
+    "blob_store.fs.lock_strategy": "leave it out: nothing depends on locks",
+    "blob_store.fs.root": "did you mean blob_store.fs.root_dir?",
+    "cache_store": "it is called cache, and not supported by this version yet",
+    "global.access_policy.default_allow": _POLICY,
+    "global.enable_redirect": "it was replaced by enable_blob_redirect, which is not supported by this version yet",
+    "global.shutdown_drain_secs": "did you mean server.drain_seconds?",
+    "metadata_store.fs.lock_strategy": "leave it out: nothing depends on locks",
+    "repository.*.access_policy.default_allow": _POLICY,
+    "server.address": "did you mean server.bind_address?",
+    "server.bind_port": "did you mean server.port?",
+    "server.host": "did you mean server.bind_address?",
+    "storage": "did you mean blob_store?",
+}
+"""What to write instead of names that other versions, samples and habit suggest."""
+
+
+def advice(keys: Sequence[str], pattern: Pattern, section: Section) -> str:
+    """What to do about a key that there is not. `keys` is its path, `pattern` the same without chosen names, `section`
+    where it stands."""
+    spelled = ".".join(pattern)
+    if spelled in UNSUPPORTED:
+        return "not supported by this version yet; leave it out"
+    if spelled in OTHER_NAMES:
+        return f"unknown key; {OTHER_NAMES[spelled]}"
+    return f"unknown key; {_suggestion(keys, section)}"
+
+
+def _suggestion(keys: Sequence[str], section: Section) -> str:
+    from difflib import get_close_matches  # only needed for a person who has to wait anyway
+
+    *tables, key = keys
+    if elsewhere := [path for path in paths(SCHEMA) if path[-1] == key]:
+        return f"did you mean {toml_path(elsewhere[0]).replace(_QUOTED_STAR, '*')}?"
+    if near := get_close_matches(key[:100], section.entries, n=1):
+        return f"did you mean {toml_path([*tables, near[0]])}?"
+    where = f"in [{toml_path(tables)}]" if tables else "at the top"
+    return f"known {where}: {', '.join(sorted(section.entries))}"
+
+
+_QUOTED_STAR = '"*"'
+
+
+def paths(entry: Entry, path: Pattern = ()) -> Iterator[Pattern]:
+    """The patterns of everything below an entry that is not itself a chosen name, tables before what is in them."""
+    match entry:
+        case Section(_, entries):
+            for key, below in entries.items():
+                yield (*path, key)
+                yield from paths(below, (*path, key))
+        case Named():
+            yield from paths(entry.entry, (*path, "*"))
+        case _:
+            return

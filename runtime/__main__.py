@@ -1,4 +1,4 @@
-"""The command line: ``angos server``, ``angos --version``.
+"""The command line: ``angos server``, ``angos check``, ``angos argon``, ``angos explain``, ``angos --version``.
 
 Only what a command needs is imported, when it is needed.
 """
@@ -9,17 +9,26 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
     from angos.runtime.config.schema import Configuration
 
+_MAINTENANCE: Final = {
+    "check": "check configuration files, and print what they come to",
+    "argon": "hash a password for a configuration file",
+    "explain": "say what would become of a request, and why",
+}
+"""Commands, each a module of its name, and what they do."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Gives the exit code: 0 done, 1 could not be done, 2 the command line is wrong."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(given)
+    options = parser.parse_args(given)
     if options.version:
         from importlib.metadata import version
 
@@ -28,10 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 2
-    return _serve(options)
+    code: int = options.run(options)
+    return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="angos", description="An OCI container registry.")
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -57,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
         help="write a trace of every request to this folder, for a bug report: python -m angos.simulator replay FILE",
     )
     server.add_argument("--loop", choices=("asyncio", "trio"), default="asyncio", help="default: asyncio")
+    server.set_defaults(run=_serve)
+    for name, purpose in _MAINTENANCE.items():
+        command = commands.add_parser(name, help=purpose, description=f"{purpose.capitalize()}.")
+        if name in given:
+            module = import_module(f"angos.runtime.maintenance.{name}")
+            if hasattr(module, "add_arguments"):
+                module.add_arguments(command)
+            command.set_defaults(run=module.run)
     return parser
 
 
@@ -98,13 +116,15 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
     from contextlib import nullcontext
 
     from angos.runtime.app import Foundation
+    from angos.runtime.observability.logs import configure_logging
     from angos.runtime.server.listener import ListenError
     from angos.runtime.server.serving import NotServable
     from angos.runtime.server.workers import run
     from angos.runtime.stores.disk import UnusableRoot
 
-    logging.basicConfig(format="angos: %(levelname)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("angos").setLevel(logging.INFO)
+    configure_logging(configuration.observability.log)
+    for warning in configuration.warnings:
+        logging.getLogger("angos.configuration").warning("%s", warning)
     where = f"data in {_shown(configuration.blob_store.root_dir)}"
     if configuration.metadata_store is not None:
         where += f", metadata in {_shown(configuration.metadata_store.root_dir)}"

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from angos.runtime.config.schema import Configuration
 from angos.runtime.driver import drive
 from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
+from angos.runtime.observability.logs import configure_logging
 from angos.runtime.performer import Perform, RequestPerformer, Services
 from angos.runtime.server.application import Content, RequestBody
 from angos.runtime.server.serving import NotServable, Serving
@@ -105,7 +107,7 @@ class Foundation:
         recorder = None if self._recorder is None else self._recorder.under(config)
         access = {} if config.access is None else self._access_performers(config.access, configuration.access)
         application = RegistryApplication(config, self._blobs, self._metadata, recorder, self._leases, access)
-        return Serving(application, configuration.server)
+        return Serving(application, configuration.server, partial(configure_logging, configuration.observability.log))
 
     def _access_performers(self, config: AccessConfig, settings: AccessSettings) -> Mapping[type[Effect[Any]], Perform]:
         from angos.runtime.access.services import AccessServices

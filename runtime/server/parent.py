@@ -243,6 +243,7 @@ class Parent:
             if decided.refusals:
                 self._reloader.refuse(decided.refusals)
             else:
+                decided.serving.take_effect()
                 self._options = replace(decided.serving.options, port=self._options.port)
                 self._reloader.accept()
 

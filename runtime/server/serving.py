@@ -20,6 +20,8 @@ class Serving:
 
     application: Application
     options: ServerOptions
+    take_effect: Callable[[], None] = lambda: None
+    """What changes in each process besides, at the same moment. Must not fail."""
 
     def installation(self) -> Installation:
         """All that may fail, done, so that only installing is left. Raises `ListenError`."""
@@ -43,6 +45,7 @@ class Installation:
         surroundings.application = self.serving.application
         surroundings.options = self.serving.options
         surroundings.head_parser = self.head_parser
+        self.serving.take_effect()
 
 
 class NotServable(Exception):

@@ -26,7 +26,7 @@ from angos.sansio.effects import Effect
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done(Generic[T]):
     """The operation has ended with this value."""
 

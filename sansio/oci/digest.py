@@ -11,6 +11,7 @@ from angos.sansio.errors import Invalid
 HEX_LENGTH = {"sha256": 64, "sha512": 128}
 """The algorithms that content can be stored under, with the length of their lower-case hex form."""
 
+_HASH = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 _HEX = {name: re.compile(rf"[0-9a-f]{{{length}}}") for name, length in HEX_LENGTH.items()}
 
@@ -38,7 +39,7 @@ class Digest:
     @classmethod
     def of(cls, value: bytes, algorithm: str = "sha256") -> Digest:
         """The digest of these bytes."""
-        return cls(algorithm, hashlib.new(algorithm, value).hexdigest())
+        return cls(algorithm, _HASH[algorithm](value).hexdigest())
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"

@@ -53,18 +53,12 @@ class Descriptor:
 
     digest: str
     """Valid by the grammar; possibly under an algorithm that we cannot store."""
+    storable: Digest | None
+    """The digest, when content under it can be stored here."""
     size: int
     media_type: str
     fetched_elsewhere: bool
     """The content has ``urls`` or a non-distributable type: nobody pushes it here."""
-
-    @property
-    def storable(self) -> Digest | None:
-        """The digest, when content under it can be stored here."""
-        try:
-            return Digest.parse(self.digest)
-        except Invalid:
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +203,21 @@ def _descriptor(value: object, where: str) -> Descriptor:
         raise Invalid(f"{where} must be a descriptor, an object with mediaType, digest and size")
     _check_spelling(value, where)
     digest, size, media_type = value.get("digest"), value.get("size"), value.get("mediaType", "")
-    if not isinstance(digest, str) or not is_digest(digest):
+    if not isinstance(digest, str) or ((storable := _storable(digest)) is None and not is_digest(digest)):
         raise Invalid(f"{where}.digest must be a digest such as sha256:44136fa3...")
     if type(size) is not int or size < 0:
         raise Invalid(f"{where}.size must be a whole number of bytes, 0 or more")
     if not isinstance(media_type, str) or (media_type and not is_media_type(media_type)):
         raise Invalid(f"{where}.mediaType must be a media type")
     elsewhere = bool(value.get("urls")) or "nondistributable" in media_type or ".foreign." in media_type
-    return Descriptor(digest, size, media_type, elsewhere)
+    return Descriptor(digest, storable, size, media_type, elsewhere)
+
+
+def _storable(digest: str) -> Digest | None:
+    try:
+        return Digest.parse(digest)
+    except Invalid:
+        return None
 
 
 def _annotations(document: dict[str, Any]) -> dict[str, str] | None:

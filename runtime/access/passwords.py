@@ -146,7 +146,8 @@ class Passwords:
     def _work(self, run: _Run | None, token: EventLoopToken) -> None:
         """In a thread of its own: it cannot get its priority back afterwards."""
         if sys.platform == "linux":  # elsewhere priorities belong to processes
-            os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
+            thread = get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
         try:
             while run is not None:
                 run = from_thread.run_sync(self._end, run, _is_right(run.phc, run.password), token=token)

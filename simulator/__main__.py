@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ EXPLAINED_MAX = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: nothing was found. 1: something was. 2: the request makes no sense."""
+    """0: nothing was found. 1: something was, or nobody waited to hear it. 2: the request makes no sense."""
     parser = argparse.ArgumentParser(prog="python -m angos.simulator", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
@@ -55,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         code: int = chosen.run(chosen)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in ``search | head``
+        # Python flushes once more when it ends, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (TraceInvalid, OSError) as error:
         _say(f"error: {error}")
         return 2

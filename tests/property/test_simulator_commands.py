@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,18 @@ def test_what_a_search_finds_can_be_replayed_and_minimised(
     assert hasattr(uploads, "PromoteParts")
     assert main(["minimise", str(file)]) == 0
     assert "no longer violates anything" in capsys.readouterr().out
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """As in ``replay FILE | head``: no traceback, not even at the end."""
+    file = str(RECORDED / "put-manifest-by-tag.jsonl")
+    command = [sys.executable, "-m", "angos.simulator", "replay", file]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_a_recorded_operation_is_replayed_by_its_outcomes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ _EXAMPLE_HASH = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5a25vd3NpdA$AAAAAAAAAAAAA
 """No password that anybody knows has it."""
 
 
-def _policy(meaning: str, rule: str) -> Section:
+def _policy(meaning: str, rule: str, absent: str) -> Section:
     return Section(
         meaning,
         {
@@ -51,12 +51,13 @@ def _policy(meaning: str, rule: str) -> Section:
                 "deny",
             ),
             "rules": Key(
-                list_of(RULE),
+                list_of(RULE, "rules"),
                 "expressions of CEL over `identity` and `request`; the first that is true decides",
                 [],
                 example=[rule],
             ),
         },
+        absent,
     )
 
 
@@ -79,13 +80,13 @@ GLOBAL = Section(
         ),
         "immutable_tags": Key(FLAG, _IMMUTABLE, False),
         "immutable_tags_exclusions": Key(
-            list_of(PATTERN),
+            list_of(PATTERN, "regular expressions"),
             "tags that can change all the same: regular expressions, found anywhere in a tag",
             [],
             example=["^latest$", "^nightly-"],
         ),
         "trusted_proxies": Key(
-            list_of(NETWORK),
+            list_of(NETWORK, "networks"),
             "networks whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` are believed",
             [],
             example=["10.0.0.0/8"],
@@ -97,9 +98,9 @@ GLOBAL = Section(
             example="gate",
         ),
         "access_policy": _policy(
-            "Every request must be allowed by it. Without this table everything is allowed, unless there is `[auth]`, a"
-            " webhook or a policy of a repository: then nothing is.",
+            "Every request must be allowed by it; see [policies](policies.md).",
             'request.action.startsWith("get-") || identity.username == "alice"',
+            "everything is allowed, unless there is `[auth]`, a webhook or a policy of a repository: then nothing is",
         ),
     },
 )
@@ -170,12 +171,12 @@ _OIDC = Named(
             ),
             "clock_skew_tolerance": Key(SECONDS_OR_ZERO, "how far its clock and ours may be apart", 60),
             "allowed_algorithms": Key(
-                list_of(one_of(*ALGORITHMS), items_min=1),
+                list_of(one_of(*ALGORITHMS), "algorithms", items_min=1),
                 f"what tokens may be signed with: {', '.join(ALGORITHMS)}",
                 ["RS256"],
             ),
             "required_claims": Key(
-                list_of(SOME_TEXT),
+                list_of(SOME_TEXT, "names"),
                 "claims that a token must have, and not as null",
                 [],
                 example=["repository", "actor"],
@@ -200,6 +201,7 @@ _BASIC_AUTH = Section(
         "username": Key(NAME, "the name", required=True, example="registry"),
         "password": Key(secret(SOME_TEXT), "the password", required=True, example="change-me"),
     },
+    "`bearer_token` is used, if there is one",
 )
 
 _WEBHOOK_MEANING = (
@@ -216,7 +218,7 @@ _WEBHOOK = Named(
             "timeout_ms": Key(whole(1, 600_000), "milliseconds for the whole answer", required=True, example=500),
             "cache_ttl": Key(SECONDS_OR_ZERO, "how long an answer of 2xx, 401 or 403 is remembered; 0: not at all", 60),
             "forward_headers": Key(
-                list_of(FORWARDED_FIELD),
+                list_of(FORWARDED_FIELD, "header names"),
                 "fields of the client's request that are passed on",
                 [],
                 example=["X-Request-ID"],
@@ -263,6 +265,7 @@ _TOKEN_SERVICE = Section(
         ),
         "ttl_secs": Key(whole(1, 86_400), "how long a token is good for, in seconds", 3600),
     },
+    "there is one when a user or an identity provider is configured",
 )
 
 AUTH = Section(
@@ -284,13 +287,16 @@ _REPOSITORY_MEANING = "What holds for a namespace and everything below it, besid
 REPOSITORY = Named(
     _REPOSITORY_MEANING,
     NAMESPACE,
-    "<namespace>",
+    '"<namespace>"',
     Section(
         _REPOSITORY_MEANING,
         {
             "immutable_tags": Key(FLAG, f"{_IMMUTABLE}; `false` does not undo `global.immutable_tags`", False),
             "immutable_tags_exclusions": Key(
-                list_of(PATTERN), "when there are any, those of `[global]` do not count here", [], example=["^latest$"]
+                list_of(PATTERN, "regular expressions"),
+                "when there are any, those of `[global]` do not count here",
+                [],
+                example=["^latest$"],
             ),
             "authorization_webhook": Key(
                 NAME_OR_NOTHING,
@@ -301,6 +307,7 @@ REPOSITORY = Named(
             "access_policy": _policy(
                 "Must allow what the global policy has allowed already. Its presence counts: without rules it denies.",
                 'identity.id != null || request.action in ["get-manifest", "get-blob"]',
+                "the global policy alone decides",
             ),
         },
     ),

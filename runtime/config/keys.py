@@ -32,6 +32,8 @@ class Section:
 
     meaning: str
     entries: Mapping[str, Key | Section | Named]
+    absent: str = ""
+    """What holds without the table, where its presence counts and not only what is in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,14 +89,14 @@ def described(value: object) -> str:
             return "a date or a time"
 
 
-def list_of(item: Kind, items_min: int = 0) -> Kind:
-    """A list; becomes a tuple."""
+def list_of(item: Kind, name: str, items_min: int = 0) -> Kind:
+    """A list; becomes a tuple. `name` is a plural."""
 
     def read(_value: object, _folder: Path) -> object:
         raise NotAllowed("a list in square brackets")
 
     json = {"type": "array", "items": dict(item.json), **({"minItems": items_min} if items_min else {})}
-    return Kind(f"list of {item.name}", read, json, item.secret, item.masked, item, items_min)
+    return Kind(f"list of {name}", read, json, item.secret, item.masked, item, items_min)
 
 
 def secret(kind: Kind) -> Kind:

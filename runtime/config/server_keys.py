@@ -37,7 +37,7 @@ def server_key(key: str, kind: Kind, meaning: str, unset: str = "", example: obj
 
 
 _TLS = Section(
-    "Its presence switches TLS on, and a restart is needed for that. Certificates that change are noticed and used for"
+    "Its presence switches TLS on, for which a restart is needed. Certificates that change are noticed and used for"
     " new connections. What cannot be used ends the start: nothing is ever served without TLS instead.",
     {
         "server_certificate_bundle": Key(
@@ -60,6 +60,7 @@ _TLS = Section(
             "optional",
         ),
     },
+    absent="plain HTTP",
 )
 
 SERVER = Section(
@@ -151,19 +152,19 @@ SERVER = Section(
 )
 
 
-def _store(meaning: str) -> Section:
+def _store(meaning: str, folder: str, absent: str) -> Section:
     return Section(
-        meaning,
+        "",
         {
             "fs": Section(
-                "A directory.",
+                meaning,
                 {
                     "root_dir": Key(
                         FOLDER,
                         "made when it does not exist",
                         required=True,
                         restart=True,
-                        example="/var/lib/angos",
+                        example=folder,
                     ),
                     "sync_to_disk": Key(
                         FLAG,
@@ -173,20 +174,23 @@ def _store(meaning: str) -> Section:
                         restart=True,
                     ),
                 },
+                absent,
             )
         },
     )
 
 
 BLOB_STORE = _store(
-    "Where blobs and uploads are kept. Without it: in `./angos-data`, from where the server is started."
+    "A directory for blobs and uploads.",
+    "/var/lib/angos",
+    "`./angos-data`, seen from where the server is started",
 )
-METADATA_STORE = _store("Where everything else is kept. Without it: in the blob store.")
+METADATA_STORE = _store("A directory for everything else.", "/var/lib/angos-metadata", "that of the blobs has it too")
 
 _LEVEL = one_of(*LEVELS)
 
 OBSERVABILITY = Section(
-    "What the operator is told.",
+    "",
     {
         "metrics": Section(
             "For Prometheus.",
@@ -210,7 +214,12 @@ OBSERVABILITY = Section(
                     "Other levels for parts of the registry.",
                     NAME,
                     "<logger>",
-                    Key(_LEVEL, 'the level of one logger, its name in quotes: `"angos.access"`', example="debug"),
+                    Key(
+                        _LEVEL,
+                        'the level of one logger, its name in quotes: `"angos.access"`',
+                        unset="that of `level`",
+                        example="debug",
+                    ),
                     {"angos.access": ()},
                 ),
             },

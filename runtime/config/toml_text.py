@@ -30,7 +30,9 @@ def toml_value(value: object) -> str:
 
 
 def toml_text(text: str) -> str:
-    """A basic string."""
+    """A literal string where that is easier to read, a basic one otherwise."""
+    if ('"' in text or "\\" in text) and "'" not in text and text.isprintable():
+        return f"'{text}'"
     return f'"{"".join(map(_escaped, text))}"'
 
 

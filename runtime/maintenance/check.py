@@ -1,0 +1,103 @@
+"""``angos check``: what is wrong with configuration files, or what results from them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from angos.runtime.config.file import BadConfiguration, Found, Table, read_files
+from angos.runtime.config.keys import Entry, Key, Named, Section
+from angos.runtime.config.kinds import Kind
+from angos.runtime.config.toml_text import toml_key, toml_path, toml_value
+
+MASK = "***"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a TOML file; can be repeated, later files win",
+    )
+    parser.add_argument("--json-schema", action="store_true", help="print a JSON Schema of the files, for editors")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Gives the exit code: 0 when a server would start with the files, 1 when it would not."""
+    if arguments.json_schema:
+        from angos.runtime.config.reference import json_schema_text
+
+        print(json_schema_text(), end="")  # noqa: T201
+        return 0
+    from angos.runtime.config.building import build
+    from angos.runtime.config.known import SCHEMA
+
+    files: Sequence[Path] = arguments.config
+    try:
+        table = read_files(files)
+        configuration = build(table)
+    except BadConfiguration as error:
+        for problem in error.problems:
+            print(f"angos: {problem}", file=sys.stderr)  # noqa: T201
+        return 1
+    print(effective(table, SCHEMA, name_files=len(files) > 1), end="")  # noqa: T201
+    for warning in configuration.warnings:
+        print(f"angos: warning: {warning}", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+def effective(table: Table, schema: Section, *, name_files: bool) -> str:
+    """The files as one, in TOML, with the defaults of all other keys behind a ``#``. Secrets are masked."""
+    blocks = _tables(table, schema, (), name_files)
+    return "# Keys behind a # are not in the files and have their defaults.\n" + "".join(blocks)
+
+
+def _tables(table: Table | None, entry: Section | Named, path: tuple[str, ...], name_files: bool) -> Iterator[str]:
+    entries = {} if table is None else table.entries
+    below: dict[str, Entry]
+    if isinstance(entry, Named):
+        below = dict.fromkeys(entries, entry.entry)
+    elif table is None and (entry.absent or _needs_values(entry)):
+        if entry.absent:
+            yield f"\n# without [{toml_path(path)}]: {entry.absent}\n"
+        return
+    else:
+        below = dict(entry.entries)
+    keys = {key: one for key, one in below.items() if isinstance(one, Key)}
+    if keys or (table is not None and not below and path):
+        # The presence of a table may count although nothing is in it.
+        yield f"\n{'#' if table is None else ''}[{toml_path(path)}]\n"
+    for key, one in keys.items():
+        yield _line(key, one, entries.get(key), name_files)
+    for key, other in below.items():
+        if not isinstance(other, Key):
+            inner = entries.get(key)
+            yield from _tables(inner if isinstance(inner, Table) else None, other, (*path, key), name_files)
+
+
+def _needs_values(section: Section) -> bool:
+    return any(isinstance(entry, Key) and entry.required for entry in section.entries.values())
+
+
+def _line(name: str, key: Key, found: Table | Found | None, name_files: bool) -> str:
+    if isinstance(found, Found):
+        origin = f"  # {found.file}" if name_files else ""
+        return f"{toml_key(name)} = {toml_value(_masked(key.kind, found.value))}{origin}\n"
+    if key.default is None:
+        return f"# without {toml_key(name)}: {key.unset}\n"
+    return f"#{toml_key(name)} = {toml_value(key.default)}\n"
+
+
+def _masked(kind: Kind, value: object) -> object:
+    if kind.secret:
+        return MASK
+    if isinstance(value, list) and kind.item is not None:
+        return [_masked(kind.item, item) for item in value]
+    return kind.masked(value) if kind.masked is not None and isinstance(value, str) else value

@@ -54,7 +54,8 @@ Evaluate = Callable[[Mapping[str, Any]], Any]
 Raises `EvaluationError`."""
 
 HostFunction = Callable[..., Any]
-"""A function that the host adds: it is given the activation and then the arguments."""
+"""A function that the host adds: it is given the activation and then the arguments, of which the number is checked when
+a rule is loaded and the types are not. Raises `EvaluationError` for those it does not take."""
 
 STEPS_MAX = 100_000
 """Takes some 20 ms: longer than any sensible rule needs, short enough for whoever waits behind it."""
@@ -134,14 +135,14 @@ class _Compiler:
                     fields.insert(0, field)
                     root = operand
                 case Variable(name):
-                    return closures.path(name, fields, node)
+                    return closures.path(name, fields, name)
                 case Element(variable):
-                    return closures.path(slots[variable], fields, node)
+                    return closures.path(slots[variable], fields, variable)
                 case _:
                     break
         match node:
             case Select(operand, field) | Index(operand, Constant("string", str(field))):
-                return closures.selection(self.compile(operand, slots), field, node)
+                return closures.selection(self.compile(operand, slots), field)
             case Index(operand, key):
                 return closures.index(self.compile(operand, slots), self.compile(key, slots))
             case _:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from angos.sansio.access.expression_nodes import Constant, Expression, shown
+from angos.sansio.access.expression_nodes import Constant
 from angos.sansio.access.expression_times import EvaluationError
 from angos.sansio.access.expression_values import (
     ARITHMETIC,
@@ -55,63 +55,64 @@ def failure(text: str) -> Run:
     return run
 
 
-def path(root: str, fields: Sequence[str], node: Expression) -> Run:
-    """A name of the scope, and fields below it. Only dictionaries can be indexed by a text, the rest is a TypeError."""
+def path(root: str, fields: Sequence[str], name: str) -> Run:
+    """What `root` is in the scope, and fields below it. In messages the root is called `name`.
 
-    def general(scope: Any) -> Any:
+    Of everything that a scope can have, only dictionaries can be indexed by a text; the rest is a TypeError."""
+
+    def variable(scope: Any) -> Any:
+        try:
+            return scope[root]
+        except KeyError:
+            raise _missing(scope, root, fields, name) from None
+
+    def field_of_variable(scope: Any) -> Any:
+        try:
+            return scope[root][first]
+        except (KeyError, TypeError):
+            raise _missing(scope, root, fields, name) from None
+
+    def deeper(scope: Any) -> Any:
         try:
             value = scope[root]
             for field in fields:
                 value = value[field]
         except (KeyError, TypeError):
-            raise _missing(scope, root, fields, node) from None
+            raise _missing(scope, root, fields, name) from None
         return value
 
-    def no_field(scope: Any) -> Any:
-        try:
-            return scope[root]
-        except KeyError:
-            raise _missing(scope, root, fields, node) from None
-
-    def one_field(scope: Any) -> Any:
-        try:
-            return scope[root][first]
-        except (KeyError, TypeError):
-            raise _missing(scope, root, fields, node) from None
-
     if not fields:
-        return no_field
+        return variable
     first = fields[0]
-    return one_field if len(fields) == 1 else general
+    return field_of_variable if len(fields) == 1 else deeper
 
 
-def _missing(scope: Any, root: str, fields: Sequence[str], node: Expression) -> EvaluationError:
+def _missing(scope: Any, root: str, fields: Sequence[str], name: str) -> EvaluationError:
     if root not in scope:
-        return EvaluationError(f"{shown(node)}: there is no variable {root}")
+        return EvaluationError(f"there is no variable {name}")
     value = scope[root]
-    for field in fields:
-        if type(value) is not dict:
-            return EvaluationError(f'{shown(node)}: what has no fields is asked for "{field}": a {_kind(value)}')
-        if field not in value:
-            return EvaluationError(f'{shown(node)}: there is no "{field}"')
+    for place, field in enumerate(fields):
+        if type(value) is not dict or field not in value:
+            return _no_field(value, field, ".".join((name, *fields[:place])))
         value = value[field]
-    raise AssertionError(f"a path that exists was not found: {node}")
+    raise AssertionError(f"{name} has all of its fields, {fields}")
 
 
-def _kind(value: Any) -> str:
-    return kind(value).removesuffix("_type")
+def _no_field(value: Any, field: str, name: str) -> EvaluationError:
+    if type(value) is dict:
+        return EvaluationError(f"{name} has no field {field}")
+    what = kind(value).removesuffix("_type")
+    return EvaluationError(f"{name} is {'null' if value is None else f'of type {what}'} and has no field {field}")
 
 
-def selection(operand: Run, field: str, node: Expression) -> Run:
+def selection(operand: Run, field: str) -> Run:
     """A field of anything but a path."""
 
     def run(scope: Any) -> Any:
         value = operand(scope)
-        if type(value) is not dict:
-            raise no_overload(f"the selection of {field}", value)
-        if field not in value:
-            raise EvaluationError(f'{shown(node)}: there is no "{field}"')
-        return value[field]
+        if type(value) is dict and field in value:
+            return value[field]
+        raise _no_field(value, field, "a value")
 
     return run
 

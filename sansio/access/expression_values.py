@@ -170,7 +170,9 @@ def elements(value: Any) -> Iterable[Any]:
     if type(value) in LISTS:
         return value  # type: ignore[no-any-return]
     if type(value) is dict:
-        return [key.value if type(key) is BoolKey else key for key in value]
+        return (
+            key.value if type(key) is BoolKey else key for key in value
+        )  # no list: each element is paid for when met
     raise no_overload("a comprehension", value)
 
 

@@ -166,8 +166,10 @@ def test_not_a_number_equals_nothing_and_infinity_is_a_value() -> None:
 
 
 def test_an_error_names_what_is_missing_and_shows_no_value() -> None:
-    assert problem('identity.oidc.claims["ref"] == "main"') == 'identity.oidc.claims["ref"]: there is no "ref"'
-    assert problem("nobody.oidc.claims") == 'nobody.oidc.claims: what has no fields is asked for "claims": a null'
+    assert problem('identity.oidc.claims["ref"] == "main"') == "identity.oidc.claims has no field ref"
+    assert problem("nobody.oidc.claims == 1") == "nobody.oidc is null and has no field claims"
+    assert problem("[{'a': 1}].all(one, one.b == 1)") == "one has no field b"
+    assert problem("[1][0].a") == "a value is of type int and has no field a"
     for rule in [
         "identity.oidc.claims.secret < 1",
         "identity.oidc.claims[identity.oidc.claims.secret]",

@@ -147,6 +147,7 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
             lambda: nullcontext(serving if reloader is None else reloader.serving),
             configuration.server,
             loop="trio" if arguments.loop == "trio" else "asyncio",
+            encrypted=configuration.tls is not None,
             on_ready=say_ready,
             reloader=reloader,
         )

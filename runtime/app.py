@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from angos.runtime.access.services import AccessServices
     from angos.runtime.access.settings import AccessSettings
     from angos.runtime.recorder import Recorder
+    from angos.runtime.server.tls import ServerTls, TlsOptions
     from angos.sansio.access.config import AccessConfig
 
 _log = logging.getLogger("angos.recorder")
@@ -101,13 +102,19 @@ class Foundation:
     def build(self, configuration: Configuration) -> Serving:
         """What to serve with under this configuration, on the same stores as ever. Called in any thread.
 
-        Raises `NotServable` when a certificate for asking a service cannot be used.
+        Raises `NotServable` when a certificate cannot be used.
         """
         config = configuration.registry
         recorder = None if self._recorder is None else self._recorder.under(config)
         access = {} if config.access is None else self._access_performers(config.access, configuration.access)
         application = RegistryApplication(config, self._blobs, self._metadata, recorder, self._leases, access)
-        return Serving(application, configuration.server, partial(configure_logging, configuration.observability.log))
+        return Serving(
+            application,
+            configuration.server,
+            _tls(configuration.tls),
+            () if config.access is None else config.access.trusted_proxies,
+            take_effect=partial(configure_logging, configuration.observability.log),
+        )
 
     def _access_performers(self, config: AccessConfig, settings: AccessSettings) -> Mapping[type[Effect[Any]], Perform]:
         from angos.runtime.access.services import AccessServices
@@ -122,6 +129,17 @@ class Foundation:
             return self._access.performers(settings)
         except ClientTlsUnusable as error:
             raise NotServable(str(error)) from None
+
+
+def _tls(options: TlsOptions | None) -> ServerTls | None:
+    if options is None:
+        return None
+    from angos.runtime.server.tls import TlsUnusable, load_tls
+
+    try:
+        return load_tls(options)
+    except TlsUnusable as error:
+        raise NotServable(f"server.tls: {error}") from None
 
 
 def _recorder(folder: Path, config: RegistryConfig) -> Recorder:

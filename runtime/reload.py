@@ -12,7 +12,7 @@ from typing import Final
 from angos.runtime.app import Foundation
 from angos.runtime.config.file import BadConfiguration, Problem
 from angos.runtime.config.schema import Configuration, DirectoryConfig, load_configuration
-from angos.runtime.config.watch import Sighting, Unreadable, Watch
+from angos.runtime.config.watch import Sighting, Watch
 from angos.runtime.server.limits import RESTART_ONLY
 from angos.runtime.server.serving import NotServable, Serving
 
@@ -58,7 +58,8 @@ class ConfigurationReloader:
         sighting = self._watch.look(at_once=at_once)
         if sighting is not None:
             self._asked, self._changed = at_once, sighting.changed
-            self._candidate = self._readable(sighting)
+            self._candidate = None
+            self._candidate = _packed(self._readable(sighting))
             return self._candidate
         if self._refused:
             # What was wrong may lie in a file that nobody watches, because its configuration was never accepted.
@@ -83,7 +84,8 @@ class ConfigurationReloader:
     def accept(self) -> None:
         """See `Reloader.accept`."""
         assert self._prepared is not None
-        (self.serving, warnings), self._prepared = self._prepared, None
+        (serving, warnings), self._prepared = self._prepared, None
+        self.serving = serving if serving.tls is not None else replace(serving, tls=self.serving.tls)
         self._generation += 1
         self._refused = ()
         _log.info("configuration reloaded (generation %d)%s", self._generation, _because(self._changed))
@@ -104,16 +106,16 @@ class ConfigurationReloader:
             )
         self._refused = lines
 
-    def _readable(self, sighting: Sighting) -> bytes | None:
-        problems = [
-            str(Problem(str(file), "", str(content)))
-            for file, content in zip(self._files, sighting.contents, strict=True)
-            if isinstance(content, Unreadable)
-        ]
+    def _readable(self, sighting: Sighting) -> list[bytes]:
+        problems, contents = [], []
+        for file, content in zip(self._files, sighting.contents, strict=True):
+            if isinstance(content, bytes):
+                contents.append(content)
+            else:
+                problems.append(str(Problem(str(file), "", str(content))))
         if problems:
-            self.refuse(problems)
-            return None
-        return _packed(content for content in sighting.contents if isinstance(content, bytes))
+            raise NotServable("\n".join(problems))
+        return contents
 
 
 def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Configuration, tuple[str, ...]]:

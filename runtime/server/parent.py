@@ -29,11 +29,11 @@ import anyio
 
 from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.limits import ServerOptions
-from angos.runtime.server.listener import bind, serve_until_signal, url_of
+from angos.runtime.server.listener import bind, url_of
 from angos.runtime.server.messages import Kind, Mailbox, Message
 from angos.runtime.server.reload_round import Round
 from angos.runtime.server.reloading import LOOK_SECONDS, look, prepare, reload_as_told
-from angos.runtime.server.serving import NotServable, OpenServing, Reloader
+from angos.runtime.server.serving import HandOver, NotServable, OpenServing, Reloader, serve_with
 
 RESTART_SECONDS_MIN: Final = 0.5  # after a worker died, doubled for each further one up to the maximum
 RESTART_SECONDS_MAX: Final = 30.0
@@ -62,12 +62,16 @@ class Parent:
         open_serving: OpenServing,
         options: ServerOptions,
         loop: Literal["asyncio", "trio"],
+        encrypted: bool,
         on_ready: Callable[[Sequence[str]], None],
+        hand_over: HandOver,
         reloader: Reloader | None,
     ) -> None:
         self._open_serving = open_serving
         self._loop = loop
+        self._encrypted = encrypted
         self._on_ready = on_ready
+        self._hand_over = hand_over
         self._reloader = reloader
         # A port that others share with us would bind without complaint: another registry on it has to be noticed.
         for probe in bind(options, listening=False):
@@ -170,7 +174,7 @@ class Parent:
             sockets = bind(self._options, shared=True)
             for bound in self._reserved:
                 bound.close()
-            serve = partial(_serve_as_worker, self._open_serving, sockets, parent, self._reloader)
+            serve = partial(_serve_as_worker, self._open_serving, sockets, self._hand_over, parent, self._reloader)
             anyio.run(serve, backend=self._loop)
             status = 0
         except BaseException:
@@ -194,7 +198,7 @@ class Parent:
         if not self._announced and sum(worker.ready for worker in self._workers.values()) >= self._options.workers:
             self._announced = True
             self._looked = time.monotonic()
-            self._on_ready([url_of(bound) for bound in self._reserved])
+            self._on_ready([url_of(bound, encrypted=self._encrypted) for bound in self._reserved])
 
     def _collect(self) -> None:
         while self._workers:
@@ -248,10 +252,10 @@ class Parent:
                 self._reloader.accept()
 
     def _begin_round(self, reloader: Reloader, at_once: bool) -> None:
-        candidate = look(reloader, at_once=at_once)
-        if candidate is None:
-            return
         try:
+            candidate = look(reloader, at_once=at_once)
+            if candidate is None:
+                return
             installation = prepare(reloader, candidate)
         except NotServable as refused:
             reloader.refuse([str(refused)])
@@ -291,7 +295,11 @@ def _ending(status: int) -> str:
 
 
 async def _serve_as_worker(
-    open_serving: OpenServing, sockets: Sequence[socket.socket], parent: Mailbox, reloader: Reloader | None
+    open_serving: OpenServing,
+    sockets: Sequence[socket.socket],
+    hand_over: HandOver,
+    parent: Mailbox,
+    reloader: Reloader | None,
 ) -> None:
     stop = anyio.Event()
 
@@ -302,15 +310,15 @@ async def _serve_as_worker(
 
     async with open_serving() as serving, anyio.create_task_group() as group:
 
-        def hand_over(surroundings: Surroundings) -> None:
+        def start(surroundings: Surroundings) -> None:
+            hand_over(surroundings)
             group.start_soon(reload_as_told, parent, reloader, surroundings, end_with_parent)
 
-        await serve_until_signal(
-            serving.application,
-            serving.options,
+        await serve_with(
+            serving,
             sockets=sockets,
             on_ready=lambda: parent.put(Message(Kind.READY)),
-            hand_over=hand_over,
+            hand_over=start,
             stop=stop,
         )
         group.cancel_scope.cancel()

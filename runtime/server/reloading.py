@@ -35,9 +35,11 @@ def prepare(reloader: Reloader, candidate: bytes) -> Installation:
 
 
 def look(reloader: Reloader, *, at_once: bool) -> bytes | None:
-    """What to change to, if there is anything. Never fails: a server does not end because it cannot look."""
+    """What to change to, if there is anything. Raises `NotServable` and nothing else: looking does not end a server."""
     try:
         return reloader.look(at_once=at_once)
+    except NotServable:
+        raise
     except Exception:
         _log.exception("looking for a changed configuration failed in the server itself")
         return None
@@ -57,11 +59,11 @@ async def reload_alone(reloader: Reloader, surroundings: Surroundings, hangups: 
             with anyio.move_on_after(LOOK_SECONDS):
                 await asked.wait()
             at_once, asked = asked.is_set(), anyio.Event()
-            # A file system that does not answer holds up a thread, never the loop.
-            candidate = await run_sync(partial(look, reloader, at_once=at_once), abandon_on_cancel=True)
-            if candidate is None:
-                continue
             try:
+                # A file system that does not answer holds up a thread, never the loop.
+                candidate = await run_sync(partial(look, reloader, at_once=at_once), abandon_on_cancel=True)
+                if candidate is None:
+                    continue
                 installation = await run_sync(prepare, reloader, candidate, abandon_on_cancel=True)
             except NotServable as refused:
                 reloader.refuse([str(refused)])

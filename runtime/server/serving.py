@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
 
 from angos.runtime.server.application import Application
 from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.framing import HeadParser
 from angos.runtime.server.limits import ServerOptions
-from angos.runtime.server.listener import choose_parser
+from angos.runtime.server.listener import choose_parser, serve_until_signal
+
+if TYPE_CHECKING:
+    from angos.runtime.server.counters import OnAnswer
+    from angos.runtime.server.tls import ServerTls
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,10 @@ class Serving:
 
     application: Application
     options: ServerOptions
+    tls: ServerTls | None = None
+    """Whether there is any is decided at the start; in a reload, None keeps what there is."""
+    trusted_proxies: tuple[str, ...] = ()
+    on_answer: OnAnswer | None = None
     take_effect: Callable[[], None] = lambda: None
     """What changes in each process besides, at the same moment. Must not fail."""
 
@@ -31,6 +42,8 @@ class Serving:
 OpenServing = Callable[[], AbstractAsyncContextManager[Serving]]
 """What to serve with at first. Called in the process and on the loop that serves; left when the last request has ended.
 """
+HandOver = Callable[[Surroundings], None]
+"""Gets what the connections of a process share, before the first of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +55,41 @@ class Installation:
 
     def install(self, surroundings: Surroundings) -> None:
         """From now on each new request is answered with this, on open connections too. Cannot fail."""
-        surroundings.application = self.serving.application
-        surroundings.options = self.serving.options
+        serving = self.serving
+        surroundings.application = serving.application
+        surroundings.options = serving.options
         surroundings.head_parser = self.head_parser
-        self.serving.take_effect()
+        surroundings.trusted_proxies = serving.trusted_proxies
+        surroundings.on_answer = serving.on_answer
+        if serving.tls is not None:
+            surroundings.tls = serving.tls
+        serving.take_effect()
+
+
+async def serve_with(
+    serving: Serving,
+    *,
+    sockets: Sequence[socket.socket],
+    on_ready: Callable[[], None],
+    hand_over: HandOver,
+    stop: anyio.Event | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT or until `stop` is set, at first with this."""
+    installation = serving.installation()
+
+    def install(surroundings: Surroundings) -> None:
+        installation.install(surroundings)
+        hand_over(surroundings)
+
+    await serve_until_signal(
+        serving.application,
+        serving.options,
+        sockets=sockets,
+        on_ready=on_ready,
+        hand_over=install,
+        stop=stop,
+        tls=serving.tls,
+    )
 
 
 class NotServable(Exception):
@@ -62,7 +106,8 @@ class Reloader(Protocol):
     def look(self, *, at_once: bool) -> bytes | None:
         """What to change to, if there is anything; in a form that other processes understand.
 
-        `at_once`: somebody asked, so there is something even if nothing has changed.
+        `at_once`: somebody asked, so there is something even if nothing has changed. Raises `NotServable` when what
+        has changed cannot even be read.
         """
         ...
 

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 BLOCK_BYTES = 4096  # what offsets and lengths have to be multiples of, on every disk in use
 HUGE_PAGE_BYTES = 2 << 20  # of x86-64, and of arm64 with the usual small pages
 BUFFER_BYTES = HUGE_PAGE_BYTES  # to receive, hash and write one page costs the kernel less than 512
-SECOND_BUFFERS = 8  # in the whole process; more uploads at once than this overlap with each other anyway
+SECOND_BUFFERS = 4  # in the whole process; more uploads at once than this overlap with each other anyway
 
 _O_DIRECT: int = getattr(os, "O_DIRECT", 0)
 _second_buffers = threading.BoundedSemaphore(SECOND_BUFFERS)

@@ -53,7 +53,9 @@ def load_tls(options: TlsOptions) -> ServerTls:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # The end of a body is known from its framing, so a client that leaves without a goodbye is no attack. Otherwise
+    # OpenSSL would take it for one, and could not even say goodbye itself.
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_IGNORE_UNEXPECTED_EOF
     context.set_alpn_protocols(["http/1.1"])
     _load_certificate(context, options.server_certificate_bundle, options.server_private_key)
     if options.client_ca_bundle is not None:

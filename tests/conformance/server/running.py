@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -14,8 +15,10 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from angos.runtime.server.application import Application
+from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.listener import bind, serve
+from angos.runtime.server.tls import ServerTls
 from tests.conformance.server.stand_in import StandIn
 from tests.conformance.server.wire import PATIENCE_SECONDS, Wire
 
@@ -25,8 +28,20 @@ StartServer = Callable[..., "RunningServer"]
 class RunningServer:
     """Serves on a free port of 127.0.0.1 from construction until `stop`."""
 
-    def __init__(self, portal: BlockingPortal, loop: str, stand_in: StandIn, options: ServerOptions) -> None:
+    surroundings: Surroundings
+
+    def __init__(
+        self,
+        portal: BlockingPortal,
+        loop: str,
+        stand_in: StandIn,
+        options: ServerOptions,
+        tls: ServerTls | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.loop = loop
+        self.context = context
+        """What clients trust and show."""
         self.stand_in = stand_in
         self.options = options
         sockets = bind(options)
@@ -36,13 +51,26 @@ class RunningServer:
         ready = anyio_ready = portal.call(anyio.Event)
         application: Application = stand_in
         self.ended: Future[Any] = portal.start_task_soon(
-            partial(serve, application, options, sockets=sockets, stop=self._stop, on_ready=anyio_ready.set)
+            partial(
+                serve,
+                application,
+                options,
+                sockets=sockets,
+                stop=self._stop,
+                on_ready=anyio_ready.set,
+                hand_over=partial(setattr, self, "surroundings"),
+                tls=tls,
+            )
         )
         portal.call(ready.wait)
 
     def connect(self, receive_buffer: int | None = None) -> Wire:
         """A new connection to it."""
-        return Wire(self.address, receive_buffer)
+        return Wire(self.address, receive_buffer, self.context)
+
+    def change(self, change: Callable[[Surroundings], None]) -> None:
+        """Change what the connections share, as a reload does."""
+        self._portal.call(change, self.surroundings)
 
     def wait_until(self, condition: Callable[[StandIn], bool]) -> None:
         """Until the stand-in is in this state; fails rather than waiting for ever."""
@@ -62,14 +90,18 @@ class RunningServer:
 
 
 @contextmanager
-def starting_servers(loop: str, folder: Path) -> Iterator[StartServer]:
+def starting_servers(
+    loop: str, folder: Path, tls: ServerTls | None = None, context: ssl.SSLContext | None = None
+) -> Iterator[StartServer]:
     """Gives a function that starts servers; all of them are stopped at the end."""
     started: list[RunningServer] = []
     with start_blocking_portal(backend=loop) as portal:
 
-        def start(**limits: Any) -> RunningServer:
+        def start(
+            *, tls: ServerTls | None = tls, context: ssl.SSLContext | None = context, **limits: Any
+        ) -> RunningServer:
             options = ServerOptions(**{"port": 0, "sweep_seconds": 0.05, "drain_seconds": 5.0, **limits})
-            server = RunningServer(portal, loop, StandIn(folder), options)
+            server = RunningServer(portal, loop, StandIn(folder), options, tls, context)
             started.append(server)
             return server
 

@@ -95,7 +95,7 @@ def test_continue_is_not_sent_when_the_answer_is_known(server: RunningServer, ta
         answer = wire.answer()
         assert answer.status >= 202
         assert answer.closes  # nobody can know whether the client sends the body now
-        wire.socket.shutdown(1)
+        wire.end_sending()
         assert wire.is_closed()
 
 
@@ -144,7 +144,7 @@ def test_a_client_that_sends_a_large_unwanted_body_sees_the_answer(server: Runni
         wire.ask("/ignore", framing, method="PUT", body=body if "Length" in framing else chunked(body))
         answer = wire.answer()
         assert (answer.status, answer.closes) == (202, True)
-        wire.socket.shutdown(1)
+        wire.end_sending()
         assert wire.is_closed()
 
 
@@ -204,7 +204,7 @@ def test_what_arrived_before_the_client_left_is_kept(server: RunningServer, size
     ):
         with server.connect() as wire:
             wire.ask("/receive", framing, method="PUT", body=body)
-            wire.socket.shutdown(1)
+            wire.end_sending()
             answer = wire.answer()
             found = answer.json()
             assert (found["whole"], found["size"], found["sha256"]) == (False, len(sent), digest_of(sent))
@@ -214,7 +214,7 @@ def test_what_arrived_before_the_client_left_is_kept(server: RunningServer, size
 def test_an_interrupted_body_is_never_read_as_a_whole_one(server: RunningServer) -> None:
     with server.connect() as wire:
         wire.ask("/read", "Content-Length: 10", method="PUT", body=b"hello")
-        wire.socket.shutdown(1)
+        wire.end_sending()
         assert wire.answer().status == 400
 
 

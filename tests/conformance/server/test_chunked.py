@@ -174,7 +174,7 @@ def test_a_bad_body_is_answered_with_400_and_the_end_of_the_connection(server: R
             answer = wire.answer()
             assert (answer.status, answer.closes, answer.error_code()) == (400, True, "UNSUPPORTED")
             assert b"cannot be decoded" in answer.body
-            wire.socket.shutdown(1)
+            wire.end_sending()
             assert wire.is_closed()
 
 

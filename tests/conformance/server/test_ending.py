@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from angos.runtime.server.limits import ServerOptions
@@ -38,8 +36,7 @@ def test_uploads_and_downloads_in_flight_are_finished(start_server: StartServer)
     with server.connect() as upload, server.connect(receive_buffer=8192) as download:
         upload.ask("/receive", "Content-Length: 1000000", method="PUT", body=bytes(500_000))
         download.ask("/file?name=content&length=20000000")
-        assert download.socket.recv(17, socket.MSG_PEEK)
-        wait_for_work(server)
+        server.wait_until(lambda stand_in: bool(stand_in.opened) and stand_in.working == 1)
         server.begin_stop()
         upload.send(bytes(500_000))
         assert upload.answer().json()["whole"]

@@ -267,7 +267,7 @@ def test_a_hostile_head_gets_an_answer_and_the_end_of_the_connection(server: Run
         wire.send(raw + b"hello" + b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = wire.answer()
         assert (answer.status, answer.closes, answer.error_code()) == (status, True, "UNSUPPORTED")
-        wire.socket.shutdown(1)
+        wire.end_sending()
         assert wire.is_closed()
         assert len(server.stand_in.requests) == seen
 

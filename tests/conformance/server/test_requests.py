@@ -153,7 +153,7 @@ def test_an_answer_that_promises_a_body_it_does_not_have_is_a_500(server: Runnin
 def test_a_client_may_end_its_side_and_still_get_the_answer(server: RunningServer) -> None:
     with server.connect() as wire:
         wire.ask("/wait?seconds=0.1")
-        wire.socket.shutdown(1)
+        wire.end_sending()
         assert wire.answer().body == b"waited"
         assert wire.is_closed()
 

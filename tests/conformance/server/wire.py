@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -37,7 +38,9 @@ class Answer:
 class Wire:
     """One connection to the server."""
 
-    def __init__(self, address: tuple[str, int], receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, address: tuple[str, int], receive_buffer: int | None = None, context: ssl.SSLContext | None = None
+    ) -> None:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
@@ -45,6 +48,9 @@ class Wire:
         self.socket.settimeout(PATIENCE_SECONDS)
         self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            # A cut connection has to look different from one that the server ended in good order.
+            self.socket = context.wrap_socket(self.socket, server_hostname=address[0], suppress_ragged_eofs=False)
         self._pending = b""
 
     def __enter__(self) -> Self:
@@ -57,7 +63,21 @@ class Wire:
         self.socket.close()
 
     def send(self, value: bytes) -> None:
-        self.socket.sendall(value)
+        try:
+            self.socket.sendall(value)
+        except ssl.SSLEOFError as error:
+            raise ConnectionError("the server cut the connection") from error
+
+    def receive(self, size: int) -> bytes:
+        """Some bytes; empty at the end of the stream."""
+        try:
+            return self.socket.recv(size)
+        except ssl.SSLEOFError as error:
+            raise ConnectionError("the server cut the connection") from error
+
+    def end_sending(self) -> None:
+        """Nothing follows; answers can still come. (`SSLSocket.shutdown` would forget the keys.)"""
+        socket.socket.shutdown(self.socket, socket.SHUT_WR)
 
     def get(self, target: str = "/small", *fields: str, method: str = "GET") -> Answer:
         """Ask, and give the answer."""
@@ -101,7 +121,7 @@ class Wire:
     def rest(self) -> bytes:
         """Everything up to the end of the stream."""
         value, self._pending = self._pending, b""
-        while received := self.socket.recv(1 << 20):
+        while received := self.receive(1 << 20):
             value += received
         return value
 
@@ -121,7 +141,7 @@ class Wire:
     def _exactly(self, length: int) -> bytes:
         pieces, have = [self._pending], len(self._pending)
         while have < length:
-            received = self.socket.recv(1 << 20)
+            received = self.receive(1 << 20)
             if not received:
                 raise EOFError(f"the answer ended after {have} of {length} bytes")
             pieces.append(received)
@@ -131,7 +151,7 @@ class Wire:
         return whole[:length]
 
     def _more(self) -> None:
-        received = self.socket.recv(1 << 16)
+        received = self.receive(1 << 16)
         if not received:
             raise EOFError(f"the server closed the connection after {self._pending[:200]!r}")
         self._pending += received

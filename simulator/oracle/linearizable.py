@@ -17,7 +17,7 @@ def is_linearizable(events: Sequence[Event], initial: str | None = None) -> bool
     Events that are not required may be left out.
     """
     pending = sorted(events, key=attrgetter("called", "returned"))
-    if _explains(pending, initial):
+    if _explains(pending, initial) or _explains(sorted(events, key=attrgetter("returned", "called")), initial):
         return True
     everything = (1 << len(pending)) - 1
     required = sum(1 << index for index, event in enumerate(pending) if event.required)
@@ -46,8 +46,11 @@ def is_linearizable(events: Sequence[Event], initial: str | None = None) -> bool
 
 
 def _explains(order: Sequence[Event], value: str | None) -> bool:
-    """Whether it all happened in this order. The order of the calls is one that nothing speaks against, and most
-    often it explains what everybody saw."""
+    """Whether it all happened in this order.
+
+    Of two events of which one had returned before the other was called, the order of the calls and that of the returns
+    have the same one first: both are orders that nothing speaks against, and most often one of them explains it all.
+    """
     for event in order:
         if event.kind != "read":
             value = _after(event, value)

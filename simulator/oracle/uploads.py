@@ -22,6 +22,8 @@ class Upload:
     """What is known of one upload."""
 
     location: str
+    prefix: Prefix
+    """Of its keys."""
     acknowledged: int = -1
     """Bytes that a client was told of; -1 before the first time, and again after a power cut."""
     told_at: int = 0
@@ -34,11 +36,11 @@ class Upload:
     raced: bool = False
     """Two requests were in flight at once."""
 
-    @property
-    def prefix(self) -> Prefix:
-        """Of its keys."""
-        namespace, _, upload_id = self.location.removeprefix("/v2/").partition("/blobs/uploads/")
-        return layout.upload_prefix(Namespace(namespace), upload_id)
+    @classmethod
+    def at(cls, location: str) -> Upload:
+        """The upload of which nothing is known yet."""
+        namespace, _, upload_id = location.removeprefix("/v2/").partition("/blobs/uploads/")
+        return cls(location, layout.upload_prefix(Namespace(namespace), upload_id))
 
     def is_contended(self, call: Call) -> bool:
         """Somebody else appends at this moment: his chunk can be seen before it is durable, and is not promised."""
@@ -56,7 +58,7 @@ class Uploads:
         """A client asks something about an upload."""
         upload = self._uploads.get(call.upload)
         if upload is None:
-            upload = self._uploads[call.upload] = Upload(call.upload)
+            upload = self._uploads[call.upload] = Upload.at(call.upload)
         if call.method == "DELETE" or (call.method == "PUT" and "digest=" in call.target):
             upload.ending = True
         upload.appending += call.method in APPENDING

@@ -41,7 +41,7 @@ class _Run:
     """One verification, for everybody who waits for it."""
 
     fingerprint: bytes
-    phc: str
+    phc: Secret
     password: Secret
     waiting: int = 0
     ended: Event = field(default_factory=Event)
@@ -60,11 +60,11 @@ class Passwords:
         """
         if passwords:
             import argon2.low_level  # noqa: F401 - now, rather than when the first user waits for it
-        self._hashes = {username: phc.value for username, phc in passwords.items()}
+        self._hashes = dict(passwords)
         # Names that nobody has are given hashes of nobody, as many of each cost as there are users of that cost, and
         # the same one every time: how long an answer takes does not tell whether there is such a user.
-        configured = sorted(self._hashes.items())
-        self._stand_ins = [stand_in(phc) for _, phc in configured]
+        configured = sorted((username, phc.value) for username, phc in passwords.items())
+        self._stand_ins = [Secret(stand_in(phc)) for _, phc in configured]
         self._stand_in_key = blake2b(repr(configured).encode()).digest()
         self._fingerprint_key = secrets.token_bytes(32)
         self._remembered: dict[bytes, float] = {}
@@ -81,7 +81,7 @@ class Passwords:
             if not self._hashes:
                 return False
             phc = self._stand_in(username)
-        shown = f"{len(username)} {len(password)} {username}{password}{phc}".encode("utf-8", "surrogatepass")
+        shown = f"{len(username)} {len(password)} {username}{password}{phc.value}".encode("utf-8", "surrogatepass")
         fingerprint = blake2b(shown, digest_size=32, key=self._fingerprint_key).digest()
         until = self._remembered.get(fingerprint)
         if until is not None and monotonic() < until:
@@ -92,7 +92,7 @@ class Passwords:
         run.waiting += 1
         return self._wait(run)
 
-    def _stand_in(self, username: str) -> str:
+    def _stand_in(self, username: str) -> Secret:
         number = blake2b(username.encode("utf-8", "surrogatepass"), key=self._stand_in_key).digest()
         return self._stand_ins[int.from_bytes(number, "big") % len(self._stand_ins)]
 
@@ -150,7 +150,7 @@ class Passwords:
             os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
         try:
             while run is not None:
-                run = from_thread.run_sync(self._end, run, _is_right(run.phc, run.password), token=token)
+                run = from_thread.run_sync(self._end, run, _is_right(run.phc.value, run.password), token=token)
         except RuntimeError:  # the loop has ended, nobody waits any more
             return
 

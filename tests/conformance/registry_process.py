@@ -32,7 +32,7 @@ class RegistryProcess:
         self.log_path = log_path
         self._drain: threading.Thread | None = None
         self.url = ""
-        """``http://127.0.0.1:PORT``"""
+        """``http://127.0.0.1:PORT``, or ``https``."""
 
     @classmethod
     def start(

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,41 +15,17 @@ import pytest
 from tests.conformance.http_client import Client, Connection, request_head
 from tests.conformance.oci.content import digest_of
 from tests.conformance.registry_process import RegistryProcess
+from tests.conformance.runtime.reloading import (
+    PATIENCE_SECONDS,
+    StartRegistry,
+    replace_file,
+    wait_for,
+    wait_for_generation,
+)
 
-PATIENCE_SECONDS = 30.0
 SMALL, LARGE = "[global]\nmax_manifest_size = 1000\n", "[global]\nmax_manifest_size = 5000\n"
 BETWEEN = b" " * 3000
 """A manifest that is none: refused with 413 or 400, as the size allowed says."""
-
-StartRegistry = Callable[..., RegistryProcess]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[StartRegistry]:
-    """Starts registries with these configuration files; all are stopped at the end, and must have been well."""
-    started: list[RegistryProcess] = []
-
-    def start(*files: Path | str, **options: object) -> RegistryProcess:
-        arguments = [argument for file in files for argument in ("-c", str(file))]
-        registry = RegistryProcess.start(tmp_path / "data", arguments=arguments, **options)  # type: ignore[arg-type]
-        started.append(registry)
-        return registry
-
-    yield start
-    for registry in started:
-        registry.stop()
-
-
-def wait_for(registry: RegistryProcess, line: str, count: int = 1) -> None:
-    """Until the log has this, so many times."""
-    ends = time.monotonic() + PATIENCE_SECONDS
-    while registry.log.count(line) < count:
-        assert time.monotonic() < ends, f"{line!r} does not come; the log:\n{registry.log}"
-        time.sleep(0.02)
-
-
-def wait_for_generation(registry: RegistryProcess, number: int) -> None:
-    wait_for(registry, f"configuration reloaded (generation {number})")
 
 
 def size_allowed(client: Client) -> str:
@@ -69,12 +44,6 @@ def sizes_allowed(registry: RegistryProcess) -> set[str]:
 
 
 # --- ways to change files ---------------------------------------------------------------------------------------------
-
-
-def replace_file(path: Path, content: str) -> None:
-    """In one step, so that nobody reads half of it."""
-    path.with_suffix(".new").write_text(content)
-    path.with_suffix(".new").rename(path)
 
 
 def test_a_file_that_is_written_in_place(start: StartRegistry, tmp_path: Path) -> None:

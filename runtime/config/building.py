@@ -110,7 +110,7 @@ def _repository(namespace: str, values: Values) -> RepositoryConfig:
 def _access(values: Values) -> AccessConfig | None:
     found, auth = values.table("global"), values.table("auth")
     governed = found.has("access_policy")
-    if not (governed or found.has("trusted_proxies") or is_secured(values)):
+    if not (governed or found.get("trusted_proxies") or is_secured(values)):
         return None
     from angos.sansio.access.config import AccessConfig, Provider, User, Webhook
     from angos.sansio.access.policy import OPEN

@@ -185,7 +185,7 @@ def _warn_about_policy(values: Values) -> Iterator[str]:
 def _warn_about_transport(values: Values) -> Iterator[str]:
     server, auth = values.table("server"), values.table("auth")
     exposed = server.get("bind_address", "127.0.0.1") not in _LOCAL_HOSTS
-    if exposed and not server.has("tls") and auth.has("identity") and not values.table("global").has("trusted_proxies"):
+    if exposed and not server.has("tls") and auth.has("identity") and not values.table("global").get("trusted_proxies"):
         yield (
             "server: passwords can be read on their way, since there is neither [server.tls] nor, in"
             " global.trusted_proxies, a proxy that adds TLS"

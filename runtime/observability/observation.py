@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
-from angos.runtime.observability.events import EventSink
 from angos.runtime.observability.logs import AccessLog, WithRequestIds
 from angos.runtime.observability.settings import MetricsOptions, parse_listen
 
 if TYPE_CHECKING:
+    from angos.runtime.observability.events import EventSink
     from angos.runtime.observability.metrics import Metrics
     from angos.runtime.observability.metrics_endpoint import MetricsEndpoint, MetricsListener
-    from angos.runtime.performer import Store
+    from angos.runtime.observability.observed_store import ContentStore
     from angos.runtime.server.application import Application
     from angos.runtime.server.connection import Surroundings
     from angos.runtime.server.counters import OnAnswer
@@ -36,14 +37,20 @@ class Observation:
             from angos.runtime.observability.metrics_endpoint import MetricsEndpoint, MetricsListener
 
             self.metrics = Metrics(workers if workers > 1 else 0)
+            self.metrics.set("angos_configuration_generation", value=1)
             if options.listen is None:
                 self._endpoint = MetricsEndpoint(self.metrics)
             else:
                 self.listener = MetricsListener(self.metrics, *parse_listen(options.listen))
-        self.events = EventSink(self.metrics)
-        """Performs `Tell`."""
 
-    def store(self, store: Store) -> Store:
+    @cached_property
+    def events(self) -> EventSink:
+        """Performs `Tell`. Without rules about access nobody asks for it."""
+        from angos.runtime.observability.events import EventSink
+
+        return EventSink(self.metrics)
+
+    def store(self, store: ContentStore) -> ContentStore:
         """The store, counted."""
         if self.metrics is None:
             return store
@@ -75,6 +82,11 @@ class Observation:
             log(request, response, seconds, received)
 
         return on_answer
+
+    def count_reload(self, result: Literal["applied", "rejected"], generation: int) -> None:
+        """A changed configuration was taken or not. For the one process that decides."""
+        if self.metrics is not None:
+            self.metrics.count_reload(result, generation)
 
     def follow(self, surroundings: Surroundings) -> None:
         """Publish what the server counts. Once in each process that serves, inside of `running`."""

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from angos.runtime.observability.metrics import Metrics
 from angos.runtime.performer import Store
+from angos.runtime.server.application import Content
+from angos.sansio.effects import Key
+
+
+class ContentStore(Store, Protocol):
+    """A store whose values can be sent."""
+
+    def open_content(self, key: Key) -> Content | None:
+        """Open a value for sending; None when it is absent."""
+        ...
 
 
 class ObservedStore:
     """Does what the store behind it does. Only made when metrics are on, so that nobody else pays for it."""
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
+    def __init__(self, store: ContentStore, metrics: Metrics) -> None:
+        self.open_content = store.open_content
         self.read_key = metrics.observed("read_key", store.read_key)
         self.stat_key = metrics.observed("stat_key", store.stat_key)
         self.list_keys = metrics.observed("list_keys", store.list_keys)

@@ -47,11 +47,11 @@ class Connection:
         self,
         method: str,
         target: str,
-        status: int,
+        status: int | tuple[int, ...],
         headers: Iterable[str] = (),
         body: Iterable[bytes | memoryview] = (),
     ) -> Answer:
-        """Send a request whose body, if any, is described by `headers`; raises `Unexpected` for another status."""
+        """Send a request whose body, if any, is described by `headers`; raises `Unexpected` for any other status."""
         self._send(method, target, headers, body)
         answer, length = self._receive_head()
         if method != "HEAD" and length:
@@ -59,7 +59,7 @@ class Connection:
                 self._buffer += self._more()
             answer = Answer(answer.status, answer.headers, self._buffer[:length])
             self._buffer = self._buffer[length:]
-        if answer.status != status:
+        if answer.status not in (status if isinstance(status, tuple) else (status,)):
             raise Unexpected(f"{method} {target} was answered {answer.status}, not {status}: {answer.body[:500]!r}")
         return answer
 
@@ -114,7 +114,7 @@ def wait_until_answering(port: int, process: subprocess.Popen[bytes], patience_s
     while True:
         try:
             with Connection(port) as connection:
-                connection.ask("GET", "/v2/", 200)
+                connection.ask("GET", "/v2/", (200, 401))
             return
         except ConnectionRefusedError:
             if process.poll() is not None:

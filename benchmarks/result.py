@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What issue 2 asks for: a ratio to the compared figure, or a figure of its own."""
+    """What an issue asks for: a ratio to the compared figure, or a figure of its own."""
 
     of: Literal["ratio", "figure"]
     bound: Literal["at least", "at most"]

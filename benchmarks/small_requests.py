@@ -64,10 +64,10 @@ def _load(row: str, server: Server, seconds: float, layer: Content) -> float:
             return _requests_per_second_hey(f"{server.url}/v2/{_NAMESPACE}/blobs/{layer.digest}", seconds)
 
 
-def requests_per_second_wrk(url: str, seconds: float, connections: int, header: str | None = None) -> float:
+def requests_per_second_wrk(url: str, seconds: float, connections: int, *headers: str) -> float:
     """One thread of wrk. Raises `Unexpected` when an answer was not a success."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
-    if header is not None:
+    for header in headers:
         command += ["-H", header]
     printed = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
     found = re.search(r"Requests/sec: +([0-9.]+)", printed)

@@ -22,7 +22,7 @@ from angos.sansio.access.credentials import (
     peek_token_claims,
     peek_token_header,
 )
-from angos.sansio.access.events import CredentialTried
+from angos.sansio.access.events import CredentialTried, Method
 from angos.sansio.access.identity import Identity, OidcIdentity
 from angos.sansio.access.oidc import verify_claims
 from angos.sansio.access.peer import client_address
@@ -32,6 +32,7 @@ from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import Request
 from angos.sansio.secret import Secret
 
+BASIC_ACCEPTED = CredentialTried("basic", True)
 OWN_TOKEN_TYPE = "angos+jwt"
 
 
@@ -108,8 +109,10 @@ async def _by_password(
         # One sentence for both: the log, too, must not say which user names exist.
         attempt = CredentialTried("basic", False, "there is no user of this name with this password")
         return Authentication(identity, (*tried, attempt))
-    identity = replace(identity, id=user.id, username=username, methods=(*identity.methods, "basic"))
-    return Authentication(identity, (*tried, CredentialTried("basic", True)))
+    methods: tuple[Method, ...] = (*identity.methods, "basic")
+    # Not by `replace`, which takes three times as long: this is the way of every request with a password.
+    found = Identity(user.id, username, identity.certificate, None, identity.client_ip, methods)
+    return Authentication(found, (*tried, BASIC_ACCEPTED))
 
 
 async def _by_own_token(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 SECOND = 1_000_000_000
+_MILLISECOND = 1_000_000
 _EPOCH = datetime(1970, 1, 1)
 _FIRST = -62_135_596_800 * SECOND  # 0001-01-01T00:00:00Z
 _LAST = 253_402_300_800 * SECOND - 1  # 9999-12-31T23:59:59.999999999Z
@@ -76,7 +77,7 @@ _UNITS = {
     "h": 3600 * SECOND,
     "m": 60 * SECOND,
     "s": SECOND,
-    "ms": 1_000_000,
+    "ms": _MILLISECOND,
     "us": 1000,
     "µs": 1000,
     "μs": 1000,
@@ -154,12 +155,7 @@ _FROM_TIMESTAMP: dict[str, Callable[[datetime], int]] = {
     "getSeconds": lambda local: local.second,
 }
 
-_FROM_DURATION = {
-    "getHours": 3600 * SECOND,
-    "getMinutes": 60 * SECOND,
-    "getSeconds": SECOND,
-    "getMilliseconds": 1_000_000,
-}
+_FROM_DURATION = {"getHours": 3600 * SECOND, "getMinutes": 60 * SECOND, "getSeconds": SECOND}
 
 PARTS = (*_FROM_TIMESTAMP, "getMilliseconds")
 """The methods that take a timestamp or a duration apart."""
@@ -169,14 +165,18 @@ def part_of_timestamp(part: str, timestamp: Timestamp, zone: str, zones: Zones) 
     """One of `PARTS`. Months, days of the month and of the year count from 0, days of the week from Sunday, 0."""
     local = _local(timestamp, zone, zones)
     if part == "getMilliseconds":
-        return timestamp.nanoseconds % SECOND // 1_000_000
+        return timestamp.nanoseconds % SECOND // _MILLISECOND
     return _FROM_TIMESTAMP[part](local)
 
 
 def part_of_duration(part: str, duration: Duration) -> int | None:
-    """The whole duration in a unit, towards zero. None for a part that durations do not have."""
-    unit = _FROM_DURATION.get(part)
-    if unit is None:
+    """The whole duration in a unit, towards zero, but of the milliseconds only those beyond whole seconds: so says the
+    specification. None for a part that durations do not have."""
+    size = abs(duration.nanoseconds)
+    if part == "getMilliseconds":
+        found = size % SECOND // _MILLISECOND
+    elif part in _FROM_DURATION:
+        found = size // _FROM_DURATION[part]
+    else:
         return None
-    whole = abs(duration.nanoseconds) // unit
-    return -whole if duration.nanoseconds < 0 else whole
+    return -found if duration.nanoseconds < 0 else found

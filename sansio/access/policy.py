@@ -75,19 +75,19 @@ def decide(policy: Policy, variables: Mapping[str, Any]) -> Decision:
     denies = policy.default == "allow"
     outcomes: list[RuleOutcome] = []
     for rule in policy.rules:
-        outcome = _apply(rule, variables, denies)
-        outcomes.append(outcome)
-        if outcome.value is True or (outcome.value is None and denies):
-            return Decision(not denies, tuple(outcomes))
+        try:
+            value = rule.evaluate(variables)
+        except EvaluationError as error:
+            outcomes.append(RuleOutcome(rule, None, str(error), denies))
+        else:
+            if value is False:
+                outcomes.append(RuleOutcome(rule, False))
+                continue
+            if value is True:
+                outcomes.append(RuleOutcome(rule, True))
+                return Decision(not denies, tuple(outcomes))
+            problem = f"gave a value of type {type(value).__name__} instead of true or false"
+            outcomes.append(RuleOutcome(rule, None, problem, denies))
+        if denies:
+            return Decision(False, tuple(outcomes))
     return Decision(denies, tuple(outcomes))
-
-
-def _apply(rule: Rule, variables: Mapping[str, Any], denies: bool) -> RuleOutcome:
-    try:
-        value = rule.evaluate(variables)
-    except EvaluationError as error:
-        return RuleOutcome(rule, None, str(error), denies)
-    if value is True or value is False:
-        return RuleOutcome(rule, value, "", denies)
-    problem = f"gave a value of type {type(value).__name__} instead of true or false"
-    return RuleOutcome(rule, None, problem, denies)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from angos.sansio.access.expression_nodes import Constant
 
 TEXT_LENGTH_MAX = 4096
-"""In characters. A rule of this length takes some 100 ms to parse and 30 µs to evaluate."""
+"""In characters. A rule of this length takes up to 100 ms to parse."""
 NESTING_MAX = 32
 """Brackets within brackets: parsing and evaluating them takes stack."""
 

@@ -70,6 +70,7 @@ def problem(rule: str, activation: Mapping[str, Any] = ACTIVATION) -> str:
         'timestamp("2009-02-13T23:31:30.5Z") - duration("90m") == timestamp("2009-02-13T22:01:30.5Z")',
         'timestamp("2026-03-01T00:30:00+01:00").getMonth() == 1 && timestamp(0).getDayOfWeek() == 4',
         'timestamp(1234567890).getHours("Asia/Kathmandu") == 5 && timestamp(1234567890).getHours("-09:30") == 14',
+        'duration("123.321456789s").getMilliseconds() == 321 && duration("-1.5s").getSeconds() == -1',
         'duration("1h30m").getMinutes() == 90 && string(duration("-1.5s")) == "-1.5s"',
         'string(timestamp(0)) == "1970-01-01T00:00:00Z" && int(timestamp(9)) == 9 && timestamp(0) < timestamp(9)',
     ],

@@ -15,7 +15,7 @@ REQUEST_BUCKETS: Final = (
 )
 """Seconds: a manifest takes one of the first, a layer of some gigabytes one of the last."""
 
-STORAGE_BUCKETS: Final = (
+OPERATION_BUCKETS: Final = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
     *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
@@ -86,7 +86,20 @@ _TABLE: Final = (
         "histogram",
         "How long the stores took; of stage_body, the time of the client is part.",
         ("operation",),
-        STORAGE_BUCKETS,
+        OPERATION_BUCKETS,
+    ),
+    Definition(
+        "angos_access_operations_total",
+        "counter",
+        "What was asked to check credentials and permissions, and how it ended.",
+        ("operation", "outcome"),
+    ),
+    Definition(
+        "angos_access_operation_duration_seconds",
+        "histogram",
+        "How long that took; what is remembered takes next to nothing.",
+        ("operation",),
+        OPERATION_BUCKETS,
     ),
     Definition("angos_connections_open", "gauge", "Connections now, those in a TLS handshake too."),
     Definition("angos_connections_accepted_total", "counter", "Connections accepted."),
@@ -112,8 +125,6 @@ _TABLE: Final = (
         ("limit",),
     ),
     Definition("angos_timeouts_total", "counter", "Connections and requests ended for taking too long.", ("wait",)),
-    Definition("angos_passwords_waiting", "gauge", "Passwords that wait to be checked now."),
-    Definition("angos_passwords_running", "gauge", "Passwords that are being checked now."),
     Definition(
         "angos_configuration_reloads_total", "counter", "Attempts to load a changed configuration.", ("result",)
     ),

@@ -8,11 +8,12 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any, Final, Literal
 
-from angos.runtime.observability.definitions import DEFINITIONS, REQUEST_BUCKETS, STORAGE_BUCKETS
+from angos.runtime.observability.definitions import DEFINITIONS, OPERATION_BUCKETS, REQUEST_BUCKETS
 from angos.runtime.observability.shared_cells import Labels, SharedCells
 from angos.sansio.effects import (
     BodyInterrupted,
     BodyTooLarge,
+    PeerUnavailable,
     StorageCorrupt,
     StorageFull,
     StorageRefused,
@@ -56,6 +57,7 @@ OTHER_METHOD: Final = "other"
 
 _OUTCOMES: Final[dict[type[BaseException], str]] = {
     StorageUnavailable: "unavailable",
+    PeerUnavailable: "unavailable",
     StorageFull: "full",
     StorageRefused: "refused",
     StorageCorrupt: "corrupt",
@@ -63,27 +65,30 @@ _OUTCOMES: Final[dict[type[BaseException], str]] = {
     BodyInterrupted: "interrupted",
 }
 
+Family = Literal["storage", "access"]
+"""Of operations that are counted and timed."""
+
 Figure = tuple[Labels, float]
 """A series (the name of its metric, then the values of its labels) and where it stands."""
 
 _DROPPED: Final[Labels] = ("angos_metrics_dropped_total",)
 _SCRATCH: Final[Labels] = ("",)  # takes what there is no room for; is shown to nobody
 _REQUEST_SUM: Final = len(REQUEST_BUCKETS) + 1
-_STORAGE_SUM: Final = len(STORAGE_BUCKETS) + 1
+_OPERATION_SUM: Final = len(OPERATION_BUCKETS) + 1
 _CELLS_MAX: Final = max(definition.cells for definition in DEFINITIONS.values())
 
 
 class Metrics:
     """All figures of this process, in memory that it shares with its siblings.
 
-    To be made in the parent before it forks workers, and `begin` to be called in each of them. Everything is to be
-    called on one thread of a process, except `series`.
+    To be made in the parent before it forks workers, and `begin` to be called in each of them. What counts is to be
+    called on one thread of a process; `observed` and `series` in any.
     """
 
     def __init__(self, workers: int = 0) -> None:
         """For this process and `workers` that are forked from it; twice as many for a moment, while some end."""
         self._cells = SharedCells(2 * workers)
-        self._clocks: dict[str, _Clock] = {}
+        self._clocks: dict[tuple[Family, str], _Clock] = {}
         self._start()
 
     def begin(self) -> None:
@@ -162,11 +167,11 @@ class Metrics:
             self._answers[method, route, status] = offsets
         return offsets
 
-    def observed(self, operation: str, perform: Callable[..., Any]) -> Callable[..., Any]:
+    def observed(self, family: Family, operation: str, perform: Callable[..., Any]) -> Callable[..., Any]:
         """`perform`, which gives a reply or a coroutine that ends with it, with each call counted and timed."""
-        clock = self._clocks.get(operation)
+        clock = self._clocks.get((family, operation))
         if clock is None:
-            clock = self._clocks[operation] = _Clock(self, operation)
+            clock = self._clocks[family, operation] = _Clock(self, family, operation)
         note_failure = clock.note_failure
 
         async def wait(reply: Any, began: float) -> Any:
@@ -190,8 +195,8 @@ class Metrics:
             # `clock.note`, without the time that calling it takes: this runs several times for every request.
             seconds, values, duration = perf_counter() - began, clock.values, clock.duration
             values[clock.done] += 1.0
-            values[duration + bisect_left(STORAGE_BUCKETS, seconds)] += 1.0
-            values[duration + _STORAGE_SUM] += seconds
+            values[duration + bisect_left(OPERATION_BUCKETS, seconds)] += 1.0
+            values[duration + _OPERATION_SUM] += seconds
             return reply
 
         return perform_observed
@@ -223,10 +228,12 @@ class Metrics:
 class _Clock:
     """Counts and times one kind of operation, with as few look-ups as possible."""
 
-    __slots__ = ("_metrics", "_operation", "done", "duration", "values")
+    __slots__ = ("_durations", "_metrics", "_operation", "_outcomes", "done", "duration", "values")
 
-    def __init__(self, metrics: Metrics, operation: str) -> None:
+    def __init__(self, metrics: Metrics, family: Family, operation: str) -> None:
         self._metrics = metrics
+        self._outcomes = f"angos_{family}_operations_total"
+        self._durations = f"angos_{family}_operation_duration_seconds"
         self._operation = operation
         self.begin()
 
@@ -234,8 +241,8 @@ class _Clock:
         """In this process, from now on."""
         metrics, operation = self._metrics, self._operation
         self.values = metrics.values
-        self.done = metrics.offset(("angos_storage_operations_total", operation, "ok"))
-        self.duration = metrics.offset(("angos_storage_operation_duration_seconds", operation))
+        self.done = metrics.offset((self._outcomes, operation, "ok"))
+        self.duration = metrics.offset((self._durations, operation))
 
     def note(self, began: float) -> None:
         """One that began then has been done."""
@@ -244,13 +251,11 @@ class _Clock:
 
     def note_failure(self, error: BaseException, began: float) -> None:
         """One that began then has failed."""
-        self._metrics.count("angos_storage_operations_total", self._operation, outcome_of(error))
+        self._metrics.count(self._outcomes, self._operation, outcome_of(error))
         self._time(began)
 
     def _time(self, began: float) -> None:
-        self._metrics.observe(
-            "angos_storage_operation_duration_seconds", self._operation, seconds=perf_counter() - began
-        )
+        self._metrics.observe(self._durations, self._operation, seconds=perf_counter() - began)
 
 
 class _Source:

@@ -5,10 +5,10 @@ One of it is made before workers are forked; it outlives every reload.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from angos.runtime.observability.logs import AccessLog, WithRequestIds
 from angos.runtime.observability.settings import MetricsOptions, parse_listen
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from angos.runtime.observability.metrics import Metrics
     from angos.runtime.observability.metrics_endpoint import MetricsEndpoint, MetricsListener
     from angos.runtime.observability.observed_store import ContentStore
+    from angos.runtime.performer import Perform
     from angos.runtime.server.application import Application
     from angos.runtime.server.connection import Surroundings
     from angos.runtime.server.counters import OnAnswer
+    from angos.sansio.effects import Effect
     from angos.sansio.http.message import Request, Response
 
 
@@ -57,6 +59,25 @@ class Observation:
         from angos.runtime.observability.observed_store import ObservedStore
 
         return ObservedStore(store, self.metrics)
+
+    def access(self, performers: Mapping[type[Effect[Any]], Perform]) -> Mapping[type[Effect[Any]], Perform]:
+        """The performers of what decisions about access ask of services, counted."""
+        if self.metrics is None:
+            return performers
+        from angos.sansio import effects
+
+        operations: dict[type[Effect[Any]], str] = {
+            effects.VerifyPassword: "verify_password",
+            effects.VerifyToken: "verify_token",
+            effects.VerifyOwnToken: "verify_own_token",
+            effects.SignToken: "sign_token",
+            effects.FetchDocument: "fetch_document",
+            effects.AskWebhook: "ask_webhook",
+        }
+        return {
+            kind: self.metrics.observed("access", operations[kind], perform) if kind in operations else perform
+            for kind, perform in performers.items()
+        }
 
     def application(self, application: Application, *, access_log: bool) -> Application:
         """The application with what belongs around it. Made anew for each configuration."""

@@ -19,6 +19,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final
 
 CELLS: Final = 16384
@@ -48,7 +49,7 @@ class Region:
 
 
 class SharedCells:
-    """The block, and this process's region in it. Counting is not safe across threads; reading is."""
+    """The block, and this process's region in it. Adding to `values` is for one thread, the methods are for any."""
 
     def __init__(self, processes: int = 1) -> None:
         """For this process and at most `processes` at a time that are forked from it."""
@@ -56,6 +57,7 @@ class SharedCells:
         self._regions = 1 + processes
         os.ftruncate(self._file, self._regions * _REGION)
         self._block = memoryview(mmap.mmap(self._file, self._regions * _REGION))
+        self._allocating = Lock()
         self._take(0)
 
     def claim(self) -> bool:
@@ -83,17 +85,20 @@ class SharedCells:
         self._header[_PROCESS] = os.getpid()
 
     def allocate(self, series: Labels, count: int) -> int | None:
-        """Where `count` cells for a new series begin. None when there is no room for more series."""
-        begin, names_used = self._header[_CELLS_USED], self._header[_NAMES_USED]
-        line = json.dumps([begin, count, *series]).encode() + b"\n"
-        if begin + count > CELLS or names_used + len(line) > NAMES_SIZE:
-            return None
-        start = self._number * _REGION + _HEADER + CELLS * _WORD + names_used
-        self._block[start : start + len(line)] = line
-        self._header[_CELLS_USED] = begin + count
-        self._header[_NAMES_USED] = names_used + len(line)  # last: readers look no further than this
-        self.offsets[series] = begin
-        return begin
+        """Where the `count` cells of a series begin. None when there is no room for a new one."""
+        with self._allocating:
+            if series in self.offsets:
+                return self.offsets[series]
+            begin, names_used = self._header[_CELLS_USED], self._header[_NAMES_USED]
+            line = json.dumps([begin, count, *series]).encode() + b"\n"
+            if begin + count > CELLS or names_used + len(line) > NAMES_SIZE:
+                return None
+            start = self._number * _REGION + _HEADER + CELLS * _WORD + names_used
+            self._block[start : start + len(line)] = line
+            self._header[_CELLS_USED] = begin + count
+            self._header[_NAMES_USED] = names_used + len(line)  # last: readers look no further than this
+            self.offsets[series] = begin
+            return begin
 
     def read(self) -> Iterator[Region]:
         """The regions that were ever used."""

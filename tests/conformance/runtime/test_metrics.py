@@ -140,7 +140,10 @@ def test_operations_of_a_store_are_counted_by_outcome() -> None:
         return b"value"
 
     async def use() -> None:
-        read, write = metrics.observed("read_key", at_once), metrics.observed("create_keys", later)
+        read, write = (
+            metrics.observed("storage", "read_key", at_once),
+            metrics.observed("storage", "create_keys", later),
+        )
         assert read("fine") == b"value"
         with pytest.raises(KeyError):
             read("broken")

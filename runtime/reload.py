@@ -13,6 +13,7 @@ from angos.runtime.app import Foundation
 from angos.runtime.config.file import BadConfiguration, Problem
 from angos.runtime.config.schema import Configuration, DirectoryConfig, load_configuration
 from angos.runtime.config.watch import Sighting, Watch
+from angos.runtime.observability.settings import MetricsOptions
 from angos.runtime.server.limits import RESTART_ONLY
 from angos.runtime.server.serving import NotServable, Serving
 
@@ -135,13 +136,22 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
                 compare(f"{name}.fs.{part.name}", getattr(running, part.name), getattr(wanted, part.name))
         else:
             compare(name, running, wanted)
+    for part in fields(MetricsOptions):
+        running, wanted = (getattr(each.observability.metrics, part.name) for each in (started, found))
+        compare(f"observability.metrics.{part.name}", running, wanted)
     if (started.tls is None) != (found.tls is None):
         state = ("off", "on") if started.tls is None else ("on", "off")
         lines.append(f"server.tls: still {state[0]}, since turning TLS {state[1]} needs a restart")
         found = replace(found, tls=None)
     kept = {name: getattr(started.server, name) for name in RESTART_ONLY}
-    found = replace(found, blob_store=started.blob_store, metadata_store=started.metadata_store)
-    return replace(found, server=replace(found.server, **kept)), tuple(lines)
+    configuration = replace(
+        found,
+        server=replace(found.server, **kept),
+        blob_store=started.blob_store,
+        metadata_store=started.metadata_store,
+        observability=replace(found.observability, metrics=started.observability.metrics),
+    )
+    return configuration, tuple(lines)
 
 
 def _shown(value: object) -> str:

@@ -14,6 +14,10 @@ from tests.conformance.http_client import Client
 UNWANTED = (
     "aioboto3",
     "aiobotocore",
+    "angos.runtime.config.watch",
+    "angos.runtime.reload",
+    "angos.runtime.server.parent",
+    "angos.runtime.server.reloading",
     "angos.simulator",
     "argon2",
     "boto3",

@@ -34,6 +34,8 @@ EVICTED_MAX: Final = 32  # idle connections that make room for others at once
 EVICTABLE_SECONDS: Final = 1.0  # how long they have been idle, at least
 WARNING_SECONDS: Final = 60.0  # between two lines about too many connections
 
+_IDLE: Final = (Wait.REQUEST, Wait.HANDSHAKE)
+
 _log = logging.getLogger("angos.server")
 
 
@@ -123,16 +125,15 @@ class Acceptor:
 
     def _evict(self) -> bool:
         """Close the connections that have been idle for longest. False when none has been for long enough."""
-        options = self._surroundings.options
         if self._full.is_due():
             _log.warning("%d connections are open: idle ones are closed, others refused", self._connections_max())
-        idle_since_max = time.monotonic() + options.idle_timeout - EVICTABLE_SECONDS
+        since_max = time.monotonic() - EVICTABLE_SECONDS
         idle = [
             deadline
             for deadline in self._surroundings.deadlines
-            if deadline.wait is Wait.REQUEST and deadline.at <= idle_since_max
+            if deadline.wait in _IDLE and deadline.since <= since_max and not deadline.expired
         ]
-        oldest = nsmallest(EVICTED_MAX, idle, key=attrgetter("at"))
+        oldest = nsmallest(EVICTED_MAX, idle, key=attrgetter("since"))
         for deadline in oldest:
             deadline.expire()
         self._evicted += oldest

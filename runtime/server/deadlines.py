@@ -59,14 +59,17 @@ class Deadline:
         "give_up",
         "overdue",
         "request_ends",
+        "since",
         "wait",
     )
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.wait = Wait.NOTHING
+        self.since = 0.0
+        """When the waiting began, on the clock of `time.monotonic`."""
         self.at = _NEVER
-        """On the clock of `time.monotonic`."""
+        """When it ends at the latest."""
         self.expired = False
         self.request_ends = _NEVER
         """When the request in flight has taken too long in all, on the same clock."""
@@ -91,7 +94,8 @@ class Deadline:
     def start(self, wait: Wait, seconds: float) -> None:
         """From now on the connection waits, for at most this long."""
         self.wait = wait
-        self.at = time.monotonic() + seconds
+        self.since = time.monotonic()
+        self.at = self.since + seconds
 
     def start_sending(self, seconds: float) -> None:
         """Like `start`, but a client that takes anything at all gets more time.

@@ -61,7 +61,8 @@ def load_tls(options: TlsOptions) -> ServerTls:
     if options.client_ca_bundle is not None:
         _load_authorities(context, options.client_ca_bundle)
         context.verify_mode = ssl.CERT_REQUIRED if options.client_auth == "required" else ssl.CERT_OPTIONAL
-        # A session that is taken up again would not look at the client's certificate again.
+        # A session that is taken up again would not look at the client's certificate again. What OpenSSL remembers of
+        # TLS 1.2 by itself cannot be switched off from here; it ends with the context, so with a changed bundle.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
     return ServerTls(options, context)

@@ -51,7 +51,7 @@ class AccessServices:
         if settings.providers or settings.token_secret is not None:
             from angos.runtime.access.tokens import Tokens
 
-            tokens = Tokens(settings.token_secret)
+            tokens = Tokens(settings.token_secret, of_providers=bool(settings.providers))
             table |= {
                 VerifyToken: tokens.verify_token,
                 SignToken: tokens.sign_token,

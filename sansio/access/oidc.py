@@ -129,6 +129,11 @@ async def _fetch_key_set(provider: Provider) -> bytes:
         # OpenID Connect Discovery 1.0 section 4.3: another issuer's document must not be used.
         if discovered.get("issuer") != provider.issuer or not isinstance(uri, str):
             raise PeerUnavailable(f"identity provider {provider.name}: {well_known} is not about {provider.issuer}")
+        # What was found over TLS must not lead to keys that anybody on the way could exchange.
+        if provider.issuer.lower().startswith("https:") and not uri.lower().startswith("https:"):
+            raise PeerUnavailable(
+                f"identity provider {provider.name}: the address that it names for its keys is not https"
+            )
     document = await _fetch(provider, uri)
     if not isinstance(_read_object(document).get("keys"), list):
         raise PeerUnavailable(f"identity provider {provider.name}: its keys are not a JSON Web Key Set")

@@ -69,6 +69,8 @@ class IssuingServer:
     def __init__(self, authority: Authority) -> None:
         self.keys: dict[str, ec.EllipticCurvePrivateKey] = {}
         self.away = False
+        self.named_origin: str | None = None
+        """Where discovery says that the keys are, when it is not here."""
         self.server = ScriptedServer(self._answer, authority.server_context("127.0.0.1"))
         self.provider = Provider("ci", self.server.origin, required_audience="registry", allowed_algorithms=("ES256",))
 
@@ -88,7 +90,10 @@ class IssuingServer:
         if self.away:
             return said(b"", "503 Service Unavailable")
         if asked.target == "/.well-known/openid-configuration":
-            found: object = {"issuer": self.server.origin, "jwks_uri": f"{self.server.origin}/keys"}
+            found: object = {
+                "issuer": self.server.origin,
+                "jwks_uri": f"{self.named_origin or self.server.origin}/keys",
+            }
         else:
             keys = [
                 {**ECAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": name} for name, key in self.keys.items()
@@ -174,3 +179,17 @@ def test_a_provider_that_is_away_is_not_a_wrong_token(run: Run, issuer: IssuingS
 
     with issuer.server:
         run(main)
+
+
+def test_discovery_over_tls_does_not_lead_to_keys_without_it(
+    run: Run, issuer: IssuingServer, services: Services
+) -> None:
+    async def main() -> None:
+        issuer.add_key("real")
+        with pytest.raises(PeerUnavailable, match="the address that it names for its keys is not https"):
+            await verdict_on(issuer.token("real"), issuer, services)
+
+    with issuer.server, ScriptedServer(lambda asked: said(b'{"keys": []}')) as plain:
+        issuer.named_origin = plain.origin
+        run(main)
+    assert plain.asked == []

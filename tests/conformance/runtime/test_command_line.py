@@ -42,6 +42,21 @@ def test_without_a_command_the_help_is_shown() -> None:
     assert "server" in ended.stdout
 
 
+@pytest.mark.parametrize("command", ["server", "check", "argon", "explain"])
+def test_each_command_says_what_it_does(command: str) -> None:
+    ended = angos(command, "--help")
+    assert ended.returncode == 0
+    assert ended.stdout.startswith(f"usage: angos {command} ")
+
+
+def test_help_loads_none_of_the_commands() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "angos.runtime", "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    loaded = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+    assert "argparse" in loaded
+    assert [name for name in loaded if name.startswith("angos.")] == ["angos.runtime"]
+
+
 WRONG = ("--port 70000", "--port x", "--workers 0", "--root=", "--loop uv", "--what")
 
 

@@ -231,13 +231,17 @@ class TestConnections:
         with ScriptedServer(lambda asked: said(b"abc", length=4, then="close")) as server:
             assert self.ask_repeatedly(run, server, 2) == [200] * 2
 
-    def test_nothing_stays_open(self, run: Run) -> None:
+    def test_nothing_stays_open(self, run: Run, authority: Authority) -> None:
         before = len(os.listdir("/proc/self/fd"))
         with ScriptedServer(lambda asked: said(b"body")) as server:
             self.ask_repeatedly(run, server, 2)
             self.ask_repeatedly(run, server, 2, idle_max=0)
         with ScriptedServer(lambda asked: Said((b"garbage\r\n\r\n",))) as server, pytest.raises(NoAnswer):
             self.ask_repeatedly(run, server, 2)
+        with ScriptedServer(lambda asked: said(), authority.server_context("127.0.0.1")) as server:
+            assert fetch(run, server.origin, ClientTls(authority.bundle)) == (200, b"")
+            with pytest.raises(NoAnswer):
+                fetch(run, server.origin)
         assert len(os.listdir("/proc/self/fd")) == before
 
 

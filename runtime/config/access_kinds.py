@@ -218,7 +218,6 @@ VARIABLES = {
         "last",
         "artifact_type",
         "digest_algorithm",
-        "repository",
     ),
 }
 """What rules may name: `Identity.variables` and `Action.variables` of the core."""

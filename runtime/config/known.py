@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from angos.runtime.config.access_keys import AUTH, GLOBAL, REPOSITORY
 from angos.runtime.config.keys import Entry, Named, Section
 from angos.runtime.config.server_keys import BLOB_STORE, METADATA_STORE, OBSERVABILITY, SERVER
-from angos.runtime.config.toml_text import toml_path
+from angos.runtime.config.toml_text import toml_key, toml_path
 
 SCHEMA = Section(
     "",
@@ -81,22 +82,27 @@ def advice(keys: Sequence[str], pattern: Pattern, section: Section) -> str:
         return "not supported by this version yet; leave it out"
     if spelled in OTHER_NAMES:
         return f"unknown key; {OTHER_NAMES[spelled]}"
-    return f"unknown key; {_suggestion(keys, section)}"
+    return f"unknown key; {_suggestion(keys, pattern, section)}"
 
 
-def _suggestion(keys: Sequence[str], section: Section) -> str:
+def _suggestion(keys: Sequence[str], pattern: Pattern, section: Section) -> str:
     from difflib import get_close_matches  # only needed for a person who has to wait anyway
 
     *tables, key = keys
     if elsewhere := [path for path in paths(SCHEMA) if path[-1] == key]:
-        return f"did you mean {toml_path(elsewhere[0]).replace(_QUOTED_STAR, '*')}?"
+        nearest = max(elsewhere, key=lambda path: _shared(path, pattern))
+        shared = _shared(nearest, pattern)
+        return f"did you mean {'.'.join([*map(toml_key, keys[:shared]), *nearest[shared:]])}?"
     if near := get_close_matches(key[:100], section.entries, n=1):
         return f"did you mean {toml_path([*tables, near[0]])}?"
     where = f"in [{toml_path(tables)}]" if tables else "at the top"
     return f"known {where}: {', '.join(sorted(section.entries))}"
 
 
-_QUOTED_STAR = '"*"'
+def _shared(path: Pattern, other: Pattern) -> int:
+    """How many tables they have in common, from the top."""
+    pairs = zip(path, other, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def paths(entry: Entry, path: Pattern = ()) -> Iterator[Pattern]:

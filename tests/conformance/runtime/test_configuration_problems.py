@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angos.runtime.__main__ import main
+from angos.runtime.config.access_kinds import VARIABLES
 from angos.runtime.config.file import BadConfiguration
 from angos.runtime.config.known import OTHER_NAMES, SCHEMA, UNSUPPORTED, paths
 from angos.runtime.config.reference import example
 from angos.runtime.config.schema import load_configuration
+from angos.sansio.access.identity import Identity, OidcIdentity
 from tests.conformance.certificates import Authority
 from tests.conformance.runtime.example_configuration import (
     example_document,
@@ -138,8 +141,14 @@ def test_no_key_is_called_unsupported_or_unknown_that_there_is() -> None:
 
 
 def test_a_key_in_the_wrong_table_is_found_in_the_right_one(tmp_path: Path) -> None:
-    assert problems(tmp_path, "workers = 2\n[server]\nmax_concurrent_requests = 5\n[global]\nissuer = 'x'") == [
+    assert problems(tmp_path, "[repository.'a/b']\nrules = []") == [
+        'repository."a/b".rules: unknown key; did you mean repository."a/b".access_policy.rules?'
+    ]
+    assert problems(
+        tmp_path, "workers = 2\n[server]\nserver = 1\nmax_concurrent_requests = 5\n[global]\nissuer = 'x'"
+    ) == [
         "workers: unknown key; did you mean server.workers?",
+        "server.server: unknown key; did you mean server?",
         "server.max_concurrent_requests: unknown key; did you mean global.max_concurrent_requests?",
         "global.issuer: unknown key; did you mean auth.oidc.*.issuer?",
     ]
@@ -158,6 +167,17 @@ def test_tables_that_are_nested_without_end_are_refused(tmp_path: Path) -> None:
 def test_numbers_and_dates_beyond_all_bounds_are_refused(tmp_path: Path) -> None:
     told = ["is not TOML: it has a number or a date that is out of range"]
     assert problems(tmp_path, f"a = {'9' * 5000}") == told
+
+
+def test_rules_can_name_what_the_core_tells_them_and_the_page_about_policies_says() -> None:
+    def names(shape: Any) -> Any:
+        return {name: names(inner) for name, inner in shape.items()} if isinstance(shape, dict) else None
+
+    core = Identity(oidc=OidcIdentity("ci", {})).variables()
+    core["oidc"]["claims"] = None
+    assert names(VARIABLES["identity"]) == names(core)
+    page = (Path(__file__).parents[3] / "docs/reference/policies.md").read_text()
+    assert set(VARIABLES["request"]) == set(re.findall(r"`request\.(\w+)`", page))
 
 
 # --- between keys -----------------------------------------------------------------------------------------------------

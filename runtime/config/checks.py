@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from angos.runtime.config.file import Problem
 from angos.runtime.config.reading import Values
@@ -21,7 +20,7 @@ def check_between(values: Values) -> list[Problem]:
         *_check_users(values),
         *_check_clients(values),
         *_check_webhook_names(values),
-        *_check_repositories(values.tables("repository"), values),
+        *_check_repositories(values.tables("repository")),
     ]
 
 
@@ -141,7 +140,7 @@ def _check_webhook_names(values: Values) -> Iterator[Problem]:
             yield table.problem("authorization_webhook", f"there is no webhook {toml_text(name)}; {advice}")
 
 
-def _check_repositories(repositories: Any, values: Values) -> Iterator[Problem]:
+def _check_repositories(repositories: Mapping[str, Values]) -> Iterator[Problem]:
     for name, repository in repositories.items():
         parts = name.split("/")
         for count in range(1, len(parts)):

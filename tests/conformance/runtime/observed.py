@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import Message
 from http.client import HTTPConnection
 from pathlib import Path
@@ -125,6 +125,13 @@ class Observed:
         status, _, body = ask("GET", self.metrics_url)
         assert status == 200
         return Scrape(body.decode())
+
+    def scrape_until(self, condition: Callable[[Scrape], bool]) -> Scrape:
+        """A scrape of which this holds: an answer is counted after its last byte, which its client has by then."""
+        for _ in tries():
+            if condition(found := self.scrape()):
+                return found
+        raise AssertionError
 
     @property
     def log(self) -> str:

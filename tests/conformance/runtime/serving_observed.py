@@ -7,7 +7,6 @@ with ``known``; nobody has a password that is right.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +15,10 @@ from angos.runtime.clock import SystemClock
 from angos.runtime.driver import drive
 from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
-from angos.runtime.observability.events import EventSink
-from angos.runtime.observability.logs import AccessLog, WithRequestIds, configure_logging
-from angos.runtime.observability.metrics import Metrics
-from angos.runtime.observability.metrics_endpoint import MetricsEndpoint, MetricsListener, WithMetrics, counting
-from angos.runtime.observability.observed_store import ObservedStore
-from angos.runtime.observability.settings import LogOptions
+from angos.runtime.observability.logs import configure_logging
+from angos.runtime.observability.metrics_endpoint import MetricsEndpoint, WithMetrics
+from angos.runtime.observability.observation import Observation
+from angos.runtime.observability.settings import LogOptions, MetricsOptions
 from angos.runtime.performer import RequestPerformer, Services
 from angos.runtime.server.application import Content, RequestBody
 from angos.runtime.server.limits import ServerOptions
@@ -39,22 +36,18 @@ from angos.sansio.registry import handle
 class Registry:
     """The core over a directory; requests of ``/v2/private/`` need an identity, which nobody has."""
 
-    def __init__(self, folder: Path, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, observation: Observation) -> None:
         self._directory = DirectoryStore(folder, sync=False)
-        store = ObservedStore(self._directory, metrics)
+        store = observation.store(self._directory)
+        performers = {Tell: observation.events.tell, VerifyPassword: lambda _: False}
         self._services = Services(store, store, LocalLeases(), SystemClock(), SystemEntropy())
-        self._services.table |= {Tell: EventSink(metrics).tell, VerifyPassword: lambda _: False}
+        self._services.table |= observation.access(performers)
         self._config = RegistryConfig()
         self._guarded = RegistryConfig(access=AccessConfig(Policy(), users=(User("known", "known"),)))
-        self._on_answer = (metrics.on_answer, AccessLog().on_answer)
 
     async def respond(self, request: Request, body: RequestBody) -> Response:
-        began = time.perf_counter()
         config = self._guarded if request.target.startswith("/v2/private/") else self._config
-        response = await drive(handle(request, config), RequestPerformer(self._services, {request.body: body}))
-        for on_answer in self._on_answer:
-            on_answer(request, response, time.perf_counter() - began, request.content_length or 0)
-        return response
+        return await drive(handle(request, config), RequestPerformer(self._services, {request.body: body}))
 
     def open_content(self, key: Key) -> Content | None:
         return self._directory.open_content(key)
@@ -63,21 +56,26 @@ class Registry:
 def main() -> int:
     loop, workers, folder, log_format = sys.argv[1:]
     configure_logging(LogOptions("debug", "json" if log_format == "json" else "text"))
-    metrics = Metrics(int(workers))
-    listener = MetricsListener(metrics, "127.0.0.1", 0)
-    registry = WithMetrics(WithRequestIds(Registry(Path(folder), metrics)), MetricsEndpoint(metrics))
+    observation = Observation(MetricsOptions(enabled=True, listen="127.0.0.1:0"), int(workers))
+    assert observation.metrics is not None
+    assert observation.listener is not None
+    application = observation.application(Registry(Path(folder), observation), access_log=True)
+    beside = WithMetrics(application, MetricsEndpoint(observation.metrics))
     options = ServerOptions(port=0, workers=int(workers), drain_seconds=10)
+    serving = Serving(beside, options, on_answer=observation.on_answer(access_log=True))
+    urls = observation.listener.urls
 
     @asynccontextmanager
     async def open_serving() -> AsyncIterator[Serving]:
-        async with counting(metrics, listener):
-            yield Serving(registry, options)
+        async with observation.running():
+            yield serving
 
     return run(
         open_serving,
         options,
         loop="trio" if loop == "trio" else "asyncio",
-        on_ready=lambda urls: print(*urls, *listener.urls, flush=True),  # noqa: T201
+        on_ready=lambda own_urls: print(*own_urls, *urls, flush=True),  # noqa: T201
+        hand_over=observation.follow,
     )
 
 

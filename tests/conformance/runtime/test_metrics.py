@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -288,23 +289,21 @@ def observed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Observe
         yield observed
 
 
+def has_answered(count: int, found: Scrape) -> bool:
+    return found.value("http_requests_total", **GET_VERSION) == count
+
+
 def test_workers_are_one_to_those_who_scrape(observed: Observed) -> None:
-    count = 0
-    before = observed.scrape()
-    for _ in tries():  # until each worker has answered at least once
-        for _ in range(10):
-            with observed.client() as client:
-                assert client.get("/v2/").status == 200
-            count += 1
-        found = observed.scrape()
-        assert found.value("http_requests_total", **GET_VERSION) == count
-        labels = {"method": "GET", "route": "version"}
-        assert found.value("http_request_duration_seconds_count", **labels) == count
-        cpu = [labels for name, labels in found.samples if name == "process_cpu_seconds_total"]
-        assert len(cpu) == 3  # the parent too
-        if count >= 50:
-            break
-    assert before.samples.keys() <= found.samples.keys()
+    for count in range(1, 51):  # each a connection of its own, so that no worker gets all of them
+        with observed.client() as client:
+            assert client.get("/v2/").status == 200
+        if count % 10 == 0:
+            observed.scrape_until(partial(has_answered, count))
+    found = observed.scrape()
+    assert found.value("http_request_duration_seconds_count", method="GET", route="version") == 50
+    processes = {dict(labels)["process"] for name, labels in found.samples if name == "process_cpu_seconds_total"}
+    assert processes == {"main", "worker-1", "worker-2"}
+    observed.scrape_until(lambda found: found.value("angos_connections_accepted_total") == 50)
     observed.end()
 
 
@@ -314,7 +313,7 @@ def test_a_worker_that_is_killed_takes_no_counts_along(observed: Observed) -> No
             client.get("/v2/")
             client.put("/v2/team/app/manifests/latest", b"{}")
             client.get("/v2/team/app/manifests/latest")
-    before = observed.scrape()
+    before = observed.scrape_until(lambda found: found.sum("http_requests_total") == 60)
     (killed,) = _workers_of(observed.parent.pid)[:1]
     os.kill(killed, signal.SIGKILL)
     for _ in tries():
@@ -329,7 +328,7 @@ def test_a_worker_that_is_killed_takes_no_counts_along(observed: Observed) -> No
     for _ in range(20):
         with observed.client() as client:
             client.get("/v2/")
-    assert observed.scrape().value("http_requests_total", **GET_VERSION) == 40
+    observed.scrape_until(partial(has_answered, 40))
     observed.end()
 
 

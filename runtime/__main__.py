@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -113,12 +113,12 @@ def _with_arguments(configuration: Configuration, arguments: argparse.Namespace)
 
 def _run(configuration: Configuration, arguments: argparse.Namespace, contents: Sequence[bytes]) -> int:
     import logging
-    from contextlib import nullcontext
+    from contextlib import asynccontextmanager
 
     from angos.runtime.app import Foundation
     from angos.runtime.observability.logs import configure_logging
     from angos.runtime.server.listener import ListenError
-    from angos.runtime.server.serving import NotServable
+    from angos.runtime.server.serving import NotServable, Serving
     from angos.runtime.server.workers import run
     from angos.runtime.stores.disk import UnusableRoot
 
@@ -130,6 +130,8 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
         where += f", metadata in {_shown(configuration.metadata_store.root_dir)}"
 
     def say_ready(urls: Sequence[str]) -> None:
+        if (metrics := foundation.observation.listener) is not None:
+            print(f"angos: metrics on {' and '.join(metrics.urls)}")  # noqa: T201
         print(f"angos: listening on {' and '.join(urls)} ({where})", flush=True)  # noqa: T201
 
     try:
@@ -143,12 +145,19 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
             serving = reloader.serving
         else:
             reloader, serving = None, foundation.build(configuration)
+
+        @asynccontextmanager
+        async def open_serving() -> AsyncIterator[Serving]:
+            async with foundation.observation.running():
+                yield serving if reloader is None else reloader.serving
+
         return run(
-            lambda: nullcontext(serving if reloader is None else reloader.serving),
+            open_serving,
             configuration.server,
             loop="trio" if arguments.loop == "trio" else "asyncio",
             encrypted=configuration.tls is not None,
             on_ready=say_ready,
+            hand_over=foundation.observation.follow,
             reloader=reloader,
         )
     except (UnusableRoot, ListenError, NotServable) as error:

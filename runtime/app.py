@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from angos.runtime.clock import SystemClock
-from angos.runtime.config.schema import Configuration
+from angos.runtime.config.schema import Configuration, DirectoryConfig
 from angos.runtime.driver import drive
 from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
 from angos.runtime.observability.logs import configure_logging
+from angos.runtime.observability.observation import Observation
 from angos.runtime.performer import Perform, RequestPerformer, Services
 from angos.runtime.server.application import Content, RequestBody
 from angos.runtime.server.serving import NotServable, Serving
@@ -32,6 +33,7 @@ from angos.sansio.secret import Secret
 if TYPE_CHECKING:
     from angos.runtime.access.services import AccessServices
     from angos.runtime.access.settings import AccessSettings
+    from angos.runtime.observability.observed_store import ContentStore
     from angos.runtime.recorder import Recorder
     from angos.runtime.server.tls import ServerTls, TlsOptions
     from angos.sansio.access.config import AccessConfig
@@ -45,8 +47,8 @@ class RegistryApplication:
     def __init__(
         self,
         config: RegistryConfig,
-        blobs: DirectoryStore,
-        metadata: DirectoryStore,
+        blobs: ContentStore,
+        metadata: ContentStore,
         recorder: Recorder | None = None,
         leases: LocalLeases | None = None,
         access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({}),
@@ -88,45 +90,51 @@ class Foundation:
     """
 
     def __init__(self, configuration: Configuration, record: Path | None = None) -> None:
-        """`record`: a folder for a record of each request. Raises `UnusableRoot` when a folder cannot be used."""
+        """`record`: a folder for a record of each request. Raises `UnusableRoot` when a folder cannot be used, and
+        `ListenError` when the address of the metrics cannot."""
+        self.observation = Observation(configuration.observability.metrics, configuration.server.workers)
         blob_store, metadata_store = configuration.blob_store, configuration.metadata_store
-        self._blobs = self._metadata = DirectoryStore(blob_store.root_dir, blob_store.sync_to_disk)
+        self._blobs = self._metadata = self._open(blob_store)
         if metadata_store is not None and metadata_store != blob_store:
-            self._metadata = DirectoryStore(metadata_store.root_dir, metadata_store.sync_to_disk)
+            self._metadata = self._open(metadata_store)
         self._leases = LocalLeases()
         self._access: AccessServices | None = None
         self._token_secret = Secret(base64.b64encode(os.urandom(48)).decode())
         """Signs tokens when no secret is configured. All processes have it, since they are forked from this one."""
         self._recorder = None if record is None else _recorder(record, configuration.registry)
 
+    def _open(self, store: DirectoryConfig) -> ContentStore:
+        return self.observation.store(DirectoryStore(store.root_dir, store.sync_to_disk))
+
     def build(self, configuration: Configuration) -> Serving:
         """What to serve with under this configuration, on the same stores as ever. Called in any thread.
 
         Raises `NotServable` when a certificate cannot be used.
         """
-        config = configuration.registry
+        config, options = configuration.registry, configuration.server
         recorder = None if self._recorder is None else self._recorder.under(config)
         access = {} if config.access is None else self._access_performers(config.access, configuration.access)
         application = RegistryApplication(config, self._blobs, self._metadata, recorder, self._leases, access)
+        trusted_proxies = () if config.access is None else config.access.trusted_proxies
         return Serving(
-            application,
-            configuration.server,
+            self.observation.application(application, access_log=options.access_log),
+            replace(options, access_log=False),  # the line with the name of the request takes the place of a bare one
             _tls(configuration.tls),
-            () if config.access is None else config.access.trusted_proxies,
-            take_effect=partial(configure_logging, configuration.observability.log),
+            trusted_proxies,
+            self.observation.on_answer(access_log=options.access_log, trusted_proxies=trusted_proxies),
+            partial(configure_logging, configuration.observability.log),
         )
 
     def _access_performers(self, config: AccessConfig, settings: AccessSettings) -> Mapping[type[Effect[Any]], Perform]:
         from angos.runtime.access.services import AccessServices
         from angos.runtime.client.trust import ClientTlsUnusable
-        from angos.runtime.observability.events import EventSink
 
         if self._access is None:
-            self._access = AccessServices(EventSink())
+            self._access = AccessServices(self.observation.events)
         if config.token_service is not None and settings.token_secret is None:
             settings = replace(settings, token_secret=self._token_secret)
         try:
-            return self._access.performers(settings)
+            return self.observation.access(self._access.performers(settings))
         except ClientTlsUnusable as error:
             raise NotServable(str(error)) from None
 

@@ -90,6 +90,7 @@ class ConfigurationReloader:
         self._generation += 1
         self._refused = ()
         _log.info("configuration reloaded (generation %d)%s", self._generation, _because(self._changed))
+        self._foundation.observation.count_reload("applied", self._generation)
         for warning in warnings:
             _log.warning("%s", warning)
 
@@ -105,6 +106,7 @@ class ConfigurationReloader:
                 self._generation,
                 "".join(f"\n  {line}" for line in lines),
             )
+            self._foundation.observation.count_reload("rejected", self._generation)
         self._refused = lines
 
     def _readable(self, sighting: Sighting) -> list[bytes]:

@@ -52,13 +52,12 @@ class RequestSlots:
 
     async def take(self, limit: int, seconds: float) -> bool:
         """Wait for a slot. False when there was none in this time."""
-        if self.take_now(limit):
-            return True
         counters = self._counters
         counters.requests_queued += 1
         counters.requests_waiting += 1
         turn = anyio.Event()
         self._waiting.append(turn)
+        self._hand_out(limit)  # the limit may have been raised since the last request went
         taken = False
         try:
             with anyio.move_on_after(seconds):
@@ -78,8 +77,12 @@ class RequestSlots:
         self._counters.requests_working += 1
 
     def give_back(self, limit: int) -> None:
-        """Somebody who waits gets the slot; more than one of them after the limit was raised."""
+        """Somebody who waits gets the slot."""
         self._counters.requests_working -= 1
+        if self._waiting:
+            self._hand_out(limit)
+
+    def _hand_out(self, limit: int) -> None:
         while self._waiting and self._counters.requests_working < limit:
             self._counters.requests_working += 1
             self._waiting.popleft().set()

@@ -135,11 +135,11 @@ class Connection:
 
     async def _receive_head(self) -> bytes | None:
         """The next head with its blank line, None at the end of the stream. Raises `HeadRefused`."""
-        options = self._surroundings.options
         deadline = self._deadline
         pending = self._pending
         searched = 0
         while True:
+            options = self._surroundings.options
             if searched == 0 and pending.startswith(b"\r\n"):
                 # Some clients send an empty line too many after a body (RFC 9112 section 2.2).
                 pending = pending[2:]

@@ -72,6 +72,10 @@ class RunningServer:
         """Change what the connections share, as a reload does."""
         self._portal.call(change, self.surroundings)
 
+    def release(self) -> None:
+        """Let all requests for ``/hold`` be answered, those that come next included."""
+        self._portal.call(self.stand_in.go.set)
+
     def wait_until(self, condition: Callable[[StandIn], bool]) -> None:
         """Until the stand-in is in this state; fails rather than waiting for ever."""
         ends = time.monotonic() + PATIENCE_SECONDS

@@ -44,6 +44,10 @@ class StandIn:
         """Makes `open_content` lie about sizes."""
         self.working = 0
         """Requests that are being answered."""
+        self.go = anyio.Event()
+        """Until it is set, requests for ``/hold`` are worked on."""
+        self.cleaned_up = 0
+        """Requests that were cancelled."""
 
     def all_closed(self) -> bool:
         """Every file that was opened for the server was closed by it."""
@@ -56,6 +60,9 @@ class StandIn:
             split = urlsplit(request.target)
             query = {name: values[0] for name, values in parse_qs(split.query).items()}
             return await self._respond(split.path.strip("/").split("/")[0], query, request, body)
+        except anyio.get_cancelled_exc_class():
+            self.cleaned_up += 1
+            raise
         finally:
             self.working -= 1
 
@@ -98,6 +105,11 @@ class StandIn:
             case "wait":
                 await anyio.sleep(float(query["seconds"]))
                 return Response(200, (), Inline(b"waited"))
+            case "hold":
+                await self.go.wait()
+                if "name" in query:
+                    return Response(200, (), FromKey(Key(query["name"]), 0, int(query["length"])))
+                return Response(200, (), Inline(b"held"))
             case "header":
                 return Response(200, (("X-Value", query["value"]),))
             case "absent":

@@ -39,13 +39,19 @@ class Wire:
     """One connection to the server."""
 
     def __init__(
-        self, address: tuple[str, int], receive_buffer: int | None = None, context: ssl.SSLContext | None = None
+        self,
+        address: tuple[str, int],
+        receive_buffer: int | None = None,
+        context: ssl.SSLContext | None = None,
+        source: str | None = None,
     ) -> None:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE_SECONDS)
+        if source is not None:
+            self.socket.bind((source, 0))
         self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:

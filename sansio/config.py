@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from angos.sansio.access.config import AccessConfig
     from angos.sansio.access.policy import Policy
     from angos.sansio.oci.reference import Namespace, Tag
+
+
+@lru_cache(maxsize=256)
+def backtracking_search(pattern: str) -> Callable[[str], bool]:
+    """Whether a text has a match of the pattern somewhere. For patterns that are known to be harmless."""
+    search = re.compile(pattern).search
+    return lambda text: search(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,8 @@ class RegistryConfig:
     immutable_tags: bool = False
     """Once set, a tag keeps its manifest until it is deleted; in every namespace."""
     immutable_tags_exclusions: tuple[str, ...] = ()
+    search: Callable[[str], Callable[[str], bool]] = field(default=backtracking_search, compare=False, repr=False)
+    """What compiles these patterns. Clients choose tags, so a server gives an engine whose time is linear."""
     repositories: tuple[RepositoryConfig, ...] = ()
     """None lies inside another one."""
     access: AccessConfig | None = None
@@ -63,4 +74,4 @@ class RegistryConfig:
         exclusions = self.immutable_tags_exclusions
         if repository is not None and repository.immutable_tags_exclusions:
             exclusions = repository.immutable_tags_exclusions
-        return not any(re.search(exclusion, tag.name) for exclusion in exclusions)
+        return not any(self.search(exclusion)(tag.name) for exclusion in exclusions)

@@ -38,7 +38,7 @@ class WebhookEndpoint:
     """How an authorization webhook is reached."""
 
     name: str
-    url: str
+    url: str = field(repr=False)  # its query may hold a secret
     timeout_seconds: float
     authorization: Secret | None = None
     """The value of the ``Authorization`` field that it is asked with."""

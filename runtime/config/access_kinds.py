@@ -242,12 +242,10 @@ def _pattern(value: object, _folder: Path) -> str:
         raise NotAllowed('a regular expression, such as "^latest$"')
     if len(value) > PATTERN_LENGTH_MAX:
         raise Flawed(f"it has {len(value)} characters, {PATTERN_LENGTH_MAX} are allowed")
-    try:
-        re.compile(value)
-    except (re.error, OverflowError) as error:
-        raise Flawed(f"it is no regular expression: {error}") from None
-    except RecursionError:
-        raise Flawed("it is nested too deeply") from None
+    from angos.runtime.config.cel_patterns import problem_of_pattern
+
+    if (problem := problem_of_pattern(value)) is not None:
+        raise Flawed(f"it is no regular expression in RE2 syntax: {problem}")
     return value
 
 

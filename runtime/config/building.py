@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 from typing import TYPE_CHECKING
 
 from angos.runtime.access.settings import AccessSettings, ClientTls, ProviderEndpoint, WebhookEndpoint
@@ -94,6 +95,10 @@ def _registry(values: Values) -> RegistryConfig:
     found = values.table("global")
     options = {_REGISTRY_FIELDS[key]: value for key, value in found.entries.items() if key in _REGISTRY_FIELDS}
     repositories = tuple(_repository(name, table) for name, table in sorted(values.tables("repository").items()))
+    if found.has("immutable_tags_exclusions") or any(each.immutable_tags_exclusions for each in repositories):
+        from angos.runtime.config.cel_patterns import re2_matcher
+
+        options["search"] = cache(re2_matcher())
     return RegistryConfig(**options, repositories=repositories, access=_access(values))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -234,3 +236,22 @@ def test_a_worker_that_is_killed_comes_back_with_the_newest_configuration(start:
 
 def _children(process: int) -> set[int]:
     return set(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reloads_are_counted_and_the_log_changes_with_them(start: StartRegistry, workers: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    metrics = "[observability.metrics]\nenabled = true\n"
+    file.write_text(metrics)
+    registry = start(file, workers=workers)
+    replace_file(file, "wrong")
+    wait_for(registry, "configuration not reloaded")
+    replace_file(file, f"{metrics}[server]\naccess_log = true\n[observability.log]\nformat = 'json'\n")
+    wait_for_generation(registry, 2)
+    with urllib.request.urlopen(f"{registry.url}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    assert 'angos_configuration_reloads_total{result="applied"} 1.0' in lines
+    assert 'angos_configuration_reloads_total{result="rejected"} 1.0' in lines
+    assert "angos_configuration_generation 2.0" in lines
+    wait_for(registry, '"path": "/metrics"')
+    assert json.loads(registry.log.splitlines()[-1])["status"] == 200

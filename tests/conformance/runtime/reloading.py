@@ -13,6 +13,14 @@ PATIENCE_SECONDS = 30.0
 StartRegistry = Callable[..., RegistryProcess]
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Fails rather than waiting for ever."""
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < ends, "it does not come to this"
+        time.sleep(0.02)
+
+
 def wait_for(registry: RegistryProcess, line: str, count: int = 1) -> None:
     """Until the log has this, so many times."""
     ends = time.monotonic() + PATIENCE_SECONDS
@@ -29,3 +37,8 @@ def replace_file(path: Path, content: str) -> None:
     """In one step, so that nobody reads half of it."""
     path.with_suffix(".new").write_text(content)
     path.with_suffix(".new").rename(path)
+
+
+def children(process: int) -> set[int]:
+    """The processes that this one has started."""
+    return set(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))

@@ -20,6 +20,7 @@ from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.runtime.reloading import (
     PATIENCE_SECONDS,
     StartRegistry,
+    children,
     replace_file,
     wait_for,
     wait_for_generation,
@@ -219,7 +220,7 @@ def test_a_worker_that_is_killed_comes_back_with_the_newest_configuration(start:
     wait_for_generation(registry, 2)
     replace_file(file, "wrong")
     wait_for(registry, "configuration not reloaded")
-    before = _children(registry.pid)
+    before = children(registry.pid)
     assert len(before) == 2
     for process in before:
         os.kill(process, signal.SIGKILL)
@@ -231,11 +232,7 @@ def test_a_worker_that_is_killed_comes_back_with_the_newest_configuration(start:
             break
         assert time.monotonic() < ends
         time.sleep(0.02)
-    assert not _children(registry.pid) & before
-
-
-def _children(process: int) -> set[int]:
-    return set(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+    assert not children(registry.pid) & before
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -31,6 +31,8 @@ class RegistryProcess:
         """The folder of the stored data."""
         self.log_path = log_path
         self._drain: threading.Thread | None = None
+        self.said = ""
+        """Its lines on standard output up to the one that says where it listens."""
         self.url = ""
         """``http://127.0.0.1:PORT``, or ``https``."""
 
@@ -131,6 +133,7 @@ class RegistryProcess:
                 if (ready := _READY.search(said.decode(errors="replace"))) and said.endswith(b"\n"):
                     self._drain = threading.Thread(target=_drain, args=(stdout,), daemon=True)
                     self._drain.start()
+                    self.said = said.decode(errors="replace")
                     return ready[1]
                 if not data:
                     break

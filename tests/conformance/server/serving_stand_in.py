@@ -78,7 +78,7 @@ class FileReloader:
 def main() -> int:
     loop, workers, folder = sys.argv[1:]
     logging.basicConfig(level=logging.INFO)
-    options = ServerOptions(port=0, workers=int(workers), drain_seconds=10)
+    options = ServerOptions(port=0, workers=int(workers), drain_seconds=10, linger_seconds=0.2)
     reloader = FileReloader(Path(folder), options)
 
     @asynccontextmanager

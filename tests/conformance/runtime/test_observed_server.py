@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -129,3 +130,79 @@ def test_without_metrics_there_is_no_trace_of_them(tmp_path: Path) -> None:
         server.stop()
     finally:
         server.kill()
+
+
+SECRETS = {
+    "password": "c4n4ry-password",
+    "wrong password": "c4n4ry-wrong",
+    "webhook token": "c4n4ry-webhook",
+    "bearer token": "c4n4ry-bearer",
+    "query": "c4n4ry-query",
+    "forwarded": "c4n4ry-forwarded",
+    "signing key": base64.b64encode(b"c4n4ry" * 8).decode(),
+}
+
+GUARDED = """
+[server]
+access_log = true
+query_timeout = 20
+
+[global]
+authorization_webhook = "gate"
+
+[global.access_policy]
+default = "allow"
+rules = ["identity.username == 'nobody'"]
+
+[auth.identity.alice]
+username = "alice"
+password = "{phc}"
+
+[auth.token_service]
+secret_key = "{signing}"
+
+[auth.webhook.gate]
+url = "http://127.0.0.1:9/decide"
+bearer_token = "{webhook}"
+timeout_ms = 1000
+
+[observability.log]
+format = "{format}"
+level = "debug"
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_line_of_a_guarded_registry_holds_a_secret(log_format: str, tmp_path: Path) -> None:
+    from argon2 import PasswordHasher
+
+    phc = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(SECRETS["password"])
+    file = tmp_path / "angos.toml"
+    signing, webhook = SECRETS["signing key"], SECRETS["webhook token"]
+    file.write_text(GUARDED.format(phc=phc, signing=signing, webhook=webhook, format=log_format))
+    server = RegistryProcess.start(tmp_path / "data", arguments=("-c", str(file)))
+    try:
+        tokens = []
+        with server.client() as client:
+            for password in (SECRETS["password"], SECRETS["wrong password"]):
+                basic = "Basic " + base64.b64encode(f"alice:{password}".encode()).decode()
+                for target in ("/v2/?", "/v2/team/app/manifests/latest?", "/token?scope=repository:team/app:pull&"):
+                    fields = [("Authorization", basic), ("X-Forwarded-For", SECRETS["forwarded"])]
+                    answered = client.get(f"{target}x={SECRETS['query']}", fields)
+                    if answered.status == 200 and target.startswith("/token"):
+                        tokens.append(answered.json["token"])
+            form = f"grant_type=password&username=alice&password={SECRETS['password']}&service=x".encode()
+            client.post("/token", form, [("Content-Type", "application/x-www-form-urlencoded")])
+            for token in (*tokens, SECRETS["bearer token"], f"{tokens[0]}x"):
+                client.get("/v2/team/app/tags/list", [("Authorization", f"Bearer {token}")])
+            fields = [("Authorization", "Basic " + base64.b64encode(f"alice:{tokens[0]}".encode()).decode())]
+            client.get("/v2/team/app/tags/list", fields)
+        server.stop()
+    finally:
+        server.kill()
+    assert tokens
+    assert "/v2/team/app/manifests/latest" in server.log
+    assert "webhook gate" in server.log
+    signatures = [token.rpartition(".")[2] for token in tokens]
+    hidden = [*SECRETS.values(), phc, phc.rpartition("$")[2], *tokens, *signatures]
+    assert [secret for secret in hidden if secret in server.log] == []

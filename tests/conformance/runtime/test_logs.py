@@ -316,3 +316,12 @@ def test_listen_is_an_address_and_a_port(text: str, found: tuple[str, int]) -> N
 def test_listen_refuses_anything_else(text: str) -> None:
     with pytest.raises(ValueError, match="an address and a port"):
         parse_listen(text)
+
+
+def test_reference_lists_every_logger() -> None:
+    root = Path(__file__).parents[3]
+    used = {
+        name for file in root.glob("runtime/**/*.py") for name in re.findall(r'getLogger\("(.+)"\)', file.read_text())
+    }
+    described = set(re.findall(r"^\| `(angos\.\w+)` \|", (root / "docs/reference/log.md").read_text(), re.MULTILINE))
+    assert {name for name in used if name.startswith("angos.")} == described

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from types import CoroutineType, MappingProxyType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -30,6 +31,7 @@ from angos.sansio.effects import (
     Staged,
     Stat,
     StatKey,
+    VerifyPassword,
 )
 from angos.sansio.layout import store_of
 
@@ -47,6 +49,10 @@ class Body(Protocol):
 
     def receive(self, sink: Callable[[Sequence[memoryview]], None], size_max: int | None) -> Awaitable[bool]:
         """All of it into `sink`. False when the client stopped in the middle. Fails with `BodyTooLarge`."""
+        ...
+
+    def aside(self) -> AbstractContextManager[None]:
+        """While this is entered the request waits for its turn and takes no place among those that are worked on."""
         ...
 
 
@@ -166,12 +172,22 @@ class RequestPerformer:
         """The reply, or a coroutine that ends with it. `Together` is the driver's."""
         perform = self._table.get(type(effect))
         if perform is not None:
-            return perform(effect)
+            reply = perform(effect)
+            if type(effect) is VerifyPassword and type(reply) is CoroutineType:
+                return self._wait_aside(reply)
+            return reply
         if isinstance(effect, StageBody):
             return self._services.blobs.stage_body(effect, self._bodies[effect.body])
         if isinstance(effect, ReadBody):
             return self._bodies[effect.body].read(effect.size_max)
         raise TypeError(f"nothing performs {type(effect).__name__}")
+
+    async def _wait_aside(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Many may wait for their password to be checked; others must not have to wait for them."""
+        with ExitStack() as stack:
+            for body in self._bodies.values():
+                stack.enter_context(body.aside())
+            return await waiting
 
 
 async def _reply(now: Now[T]) -> T:

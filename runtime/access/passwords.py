@@ -27,8 +27,8 @@ from angos.sansio.effects import PeerUnavailable, VerifyPassword
 from angos.sansio.secret import Secret
 
 THREADS = 2 if (os.cpu_count() or 1) > 2 else 1
-QUEUE_MAX = 32
-WAIT_SECONDS = 10.0
+QUEUE_MAX = 256
+WAIT_SECONDS = 30.0
 REMEMBERED_SECONDS = 60.0
 REMEMBERED_MAX = 4096
 NICENESS = 10  # a tenth of the weight of a thread that answers requests (setpriority(2), sched(7))
@@ -52,12 +52,8 @@ class _Run:
 class Passwords:
     """The users of the configuration. Used on one event loop; the threads only compute."""
 
-    def __init__(self, passwords: Mapping[str, Secret], queue_max: int = QUEUE_MAX) -> None:
-        """By user name: hashes that `check_phc` has nothing against.
-
-        Beyond `queue_max` verifications that wait, further ones are refused: a request that waits takes the place of
-        another one in the server, so this should stay well below the number of requests that it works on.
-        """
+    def __init__(self, passwords: Mapping[str, Secret]) -> None:
+        """By user name: hashes that `check_phc` has nothing against."""
         if passwords:
             import argon2.low_level  # noqa: F401 - now, rather than when the first user waits for it
         self._hashes = dict(passwords)
@@ -70,7 +66,6 @@ class Passwords:
         self._remembered: dict[bytes, float] = {}
         self._runs: dict[bytes, _Run] = {}
         self._queue: deque[_Run] = deque()
-        self._queue_max = queue_max
         self._threads = 0
 
     def verify_password(self, effect: VerifyPassword) -> bool | Coroutine[Any, Any, bool]:
@@ -103,7 +98,7 @@ class Passwords:
             except RuntimeError:  # the system gives us no further thread
                 raise PeerUnavailable(TOO_MANY) from None
             self._threads += 1
-        elif len(self._queue) < self._queue_max:
+        elif len(self._queue) < QUEUE_MAX:
             self._queue.append(run)
         else:
             raise PeerUnavailable(TOO_MANY)

@@ -1,7 +1,8 @@
 """How many requests are worked on at the same time, and who has to wait.
 
 The limit is one on work, not on connections or transfers. A request counts while the application works on it: from its
-head on, except while its body is being received, and until its answer begins to be sent. So clients that send or take
+head on, except while its body is being received or its password waits to be checked, and until its answer begins to be
+sent. So clients that send or take
 gigabytes, or do so slowly, keep nobody waiting; what bounds them are the threads for transfers (``transfer_threads``),
 their timeouts, and the number of connections. A request whose body has arrived goes on at once, even if that makes one
 more than allowed: nobody has to wait twice.
@@ -12,6 +13,8 @@ Beyond the limit requests wait in the order in which they came, and those that w
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import anyio
@@ -114,8 +117,14 @@ class AdmittedBody(BodyReader):
 
     async def receive(self, sink: Sink, size_max: int | None) -> bool:
         """See `angos.runtime.server.application.RequestBody`."""
+        with self.aside():
+            return await super().receive(sink, size_max)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """See `angos.runtime.server.application.RequestBody`."""
         self._slots.give_back(self._options.max_concurrent_requests)
         try:
-            return await super().receive(sink, size_max)
+            yield
         finally:
             self._slots.take_anyhow()

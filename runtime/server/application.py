@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from angos.sansio.effects import Key
@@ -29,6 +30,11 @@ class RequestBody(Protocol):
     async def receive(self, sink: Sink, size_max: int | None) -> bool:
         """Feed the body to `sink`. True when all of it arrived, False when the client stopped, stalled or sent
         something that cannot be decoded; what had arrived before was sunk. Raises `BodyTooLarge`."""
+        ...
+
+    def aside(self) -> AbstractContextManager[None]:
+        """While this is entered the request waits in a queue of the application's own and takes no place in the
+        server: `angos.runtime.server.admission`."""
         ...
 
 

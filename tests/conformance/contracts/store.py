@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -74,6 +74,9 @@ class SentBody:
             await anyio.to_thread.run_sync(sink, [memoryview(piece)[:middle], memoryview(piece)[middle:]])
             piece[:] = bytes(len(piece))  # the views are valid during the call only
         return self._sent.cut_at is None
+
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 async def perform(effect: Effect[T], services: Services, sent: Sent | None) -> T:

@@ -218,8 +218,10 @@ class TestBursts:
 
         run(main)
 
-    def test_beyond_the_queue_there_is_no_waiting(self, run: Run, runs: Runs) -> None:
-        passwords = Passwords({"alice": phc_of("right")}, queue_max=2)
+    def test_beyond_the_queue_there_is_no_waiting(
+        self, run: Run, passwords: Passwords, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "QUEUE_MAX", 2)
         runs.gate.clear()
         verdicts: list[bool] = []
 

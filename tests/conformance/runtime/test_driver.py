@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from angos.runtime.access.services import AccessServices
+from angos.runtime.access.settings import AccessSettings, ProviderEndpoint, WebhookEndpoint
 from angos.runtime.driver import drive
+from angos.runtime.observability.events import EventSink
 from angos.runtime.performer import RequestPerformer
 from angos.sansio import effects
 from angos.sansio.effects import (
@@ -31,6 +35,7 @@ from angos.sansio.effects import (
 from angos.sansio.errors import RegistryError
 from angos.sansio.operation import Operation
 from angos.sansio.scopes import leased
+from angos.sansio.secret import Secret
 from angos.sansio.together import together
 from tests.conformance.contracts.store import services_on
 
@@ -284,7 +289,15 @@ def test_every_effect_is_performed(tmp_path: Path) -> None:
         if isinstance(kind, type) and issubclass(kind, Effect) and kind not in (Effect, effects.Together)
     }
     by_body = {effects.StageBody, effects.ReadBody}
-    assert kinds == set(services.table) | by_body
+    about_access = AccessServices(EventSink()).performers(
+        AccessSettings(
+            passwords={"alice": Secret("$argon2id$v=19$m=16,t=1,p=1$c2FsdHNhbHQ$QUJDREVGR0hJSktMTU5PUA")},
+            providers=(ProviderEndpoint("ci", "https://idp.example"),),
+            webhooks=(WebhookEndpoint("gate", "https://gate.example", timeout_seconds=1),),
+            token_secret=Secret(base64.b64encode(bytes(32)).decode()),
+        )
+    )
+    assert kinds == set(services.table) | set(about_access) | by_body
     assert len(kinds) >= 17
 
 

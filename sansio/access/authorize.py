@@ -64,7 +64,9 @@ class Caller:
         if not judgement.verdict.allowed:
             identity = self.authentication.identity
             action, reason = judgement.action, judgement.verdict.reason
-            await Tell(AccessDenied(identity.who(), action.name, action.namespace, reason))
+            # Clients begin by asking without credentials which ones are wanted: that is no denial.
+            if action.name != "get-api-version" or self.authentication.tried:
+                await Tell(AccessDenied(identity.who(), action.name, action.namespace, reason))
             raise refusal(self.request, judgement, self.access)
 
     async def _authorize(self, action: Action) -> Verdict:

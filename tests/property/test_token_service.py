@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import pytest
 
 from angos.sansio.access.config import Provider, TokenService, User
+from angos.sansio.access.events import AccessDenied
 from angos.sansio.access.policy import Policy
 from angos.sansio.effects import VerifyPassword
 from angos.sansio.http.message import Inline, Peer, Response
@@ -63,6 +64,15 @@ def test_anybody_pulls_and_somebody_pushes_on_one_registry() -> None:
     assert refused["scope"] == "repository:team/app:pull,push"
     mine = token_of(ask(world, "repository:team/app:pull,push", ALICE))
     assert world.send("POST", UPLOADS, bearer(mine)).status == 202
+
+
+def test_asking_how_to_log_in_is_no_denial() -> None:
+    """Every client does it before everything else; the log is for those who may not do what they want."""
+    world = shop()
+    assert world.send("GET", "/v2/", HOST).status == 401
+    assert world.services.told == []
+    assert world.send("GET", "/v2/", basic("alice", "wrong")).status == 401
+    assert any(isinstance(event, AccessDenied) for event in world.services.told)
 
 
 def test_a_challenge_names_the_scope_that_is_missing() -> None:

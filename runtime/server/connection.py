@@ -58,6 +58,8 @@ class Surroundings:
     slots: RequestSlots = field(init=False)
     deadlines: set[Deadline] = field(default_factory=set)
     """One for each open connection."""
+    handshakes: dict[Deadline, None] = field(default_factory=dict)
+    """Those of them that are in a TLS handshake, the oldest first."""
     draining: bool = False
     """No further requests are wanted: every answer closes its connection."""
 

@@ -30,13 +30,14 @@ class ServerCounters:
     connections_refused: dict[str, int] = field(default_factory=lambda: _of("total", "client"))
     """By the limit: ``connections_max``, or ``max_connections_per_client``."""
     connections_evicted: int = 0
-    """Idle ones that were closed to make room."""
+    """Idle ones, and TLS handshakes, that were cut to make room."""
     tls_handshakes: int = 0
     """Those that succeeded."""
     tls_handshakes_failed: dict[str, int] = field(
         default_factory=lambda: _of("certificate", "plain_http", "timeout", "other")
     )
-    """``certificate``: the client has none although it must, or one that is not trusted."""
+    """``certificate``: the client has none although it must, or one that is not trusted. ``timeout``: also when it was
+    cut to make room."""
     heads_refused: int = 0
     """Requests that are not HTTP, or whose head is too long or too slow."""
     requests_in_flight: int = 0

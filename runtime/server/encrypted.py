@@ -16,6 +16,7 @@ from angos.runtime.server.tls import ServerTls
 from angos.runtime.server.tls_channel import HandshakeFailed, TlsChannel
 from angos.sansio.http.message import Inline, Peer
 
+HANDSHAKES_MAX: Final = 512  # at the same time, of 50 KB each; an honest client needs two round trips
 REFUSALS_SECONDS: Final = 1.0  # between two lines about certificates that are refused
 
 _log = logging.getLogger("angos.server")
@@ -39,7 +40,7 @@ class EncryptedConnection(Connection):
     async def _begin(self) -> bool:
         counters = self._surroundings.counters
         try:
-            certificate = await self._tls_channel.shake_hands(self._tls.context)
+            certificate = await self._shake_hands()
         except HandshakeFailed as failed:
             counters.tls_handshakes_failed[failed.kind] += 1
             # Scanners fail all day long, but a certificate that is refused is somebody's deployment that does not work.
@@ -52,8 +53,7 @@ class EncryptedConnection(Connection):
         except ConnectionError:
             if self._deadline.expired:
                 counters.tls_handshakes_failed["timeout"] += 1
-                seconds = self._tls.options.handshake_timeout
-                _log.debug("no TLS with %s: it took longer than %g seconds", self._channel.peer, seconds)
+                _log.debug("no TLS with %s: the handshake took too long", self._channel.peer)
                 return False
             raise
         self._deadline.stop()
@@ -61,6 +61,21 @@ class EncryptedConnection(Connection):
         if certificate is not None:
             self._peer = replace(self._peer, certificate=read_subject(certificate))
         return True
+
+    async def _shake_hands(self) -> bytes | None:
+        """The certificate of the client. When very many shake hands, the one that has done so for longest is cut."""
+        handshakes = self._surroundings.handshakes
+        await self._tls_channel.wait_for_hello()
+        if len(handshakes) >= HANDSHAKES_MAX:
+            oldest = next(iter(handshakes))
+            del handshakes[oldest]
+            oldest.expire()
+            self._surroundings.counters.connections_evicted += 1
+        handshakes[self._deadline] = None
+        try:
+            return await self._tls_channel.shake_hands(self._tls.context)
+        finally:
+            handshakes.pop(self._deadline, None)
 
 
 def _plain_answer() -> bytes:

@@ -69,12 +69,11 @@ class TlsChannel:
         self._sending_needs = select.POLLOUT
         self.peer = peer
 
-    async def shake_hands(self, context: ssl.SSLContext) -> bytes | None:
-        """Agree with the client on keys. Gives its certificate in DER form, verified; None when it has none.
+    async def wait_for_hello(self) -> None:
+        """Until the client begins with a handshake. Raises what `shake_hands` does.
 
-        Raises `HandshakeFailed`, or `ConnectionError` when the client leaves. There is no timeout: `abort` ends it.
+        OpenSSL takes 50 KB of memory for a handshake, which a client that never says anything does not deserve.
         """
-        # OpenSSL takes memory for a connection, which one that never says anything does not deserve.
         first = await self._peek()
         if first != HANDSHAKE_RECORD:
             if not first:
@@ -82,6 +81,12 @@ class TlsChannel:
             if first.isalpha():
                 raise HandshakeFailed("plain_http", "the client does not speak TLS")
             raise HandshakeFailed("other", "what the client speaks is not TLS")
+
+    async def shake_hands(self, context: ssl.SSLContext) -> bytes | None:
+        """Agree with the client on keys. Gives its certificate in DER form, verified; None when it has none.
+
+        Raises `HandshakeFailed`, or `ConnectionError` when the client leaves. There is no timeout: `abort` ends it.
+        """
         try:
             encrypted = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
             self._socket = encrypted

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -291,6 +292,24 @@ def test_hundreds_of_handshakes_that_stall_hold_up_nobody(start_server: StartSer
     finally:
         for wire in wires:
             wire.close()
+
+
+def test_the_memory_of_handshakes_that_stall_is_bounded(
+    start_server: StartServer, material: TlsMaterial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("angos.runtime.server.encrypted.HANDSHAKES_MAX", 5)
+    server = start_server(tls=material.server(handshake_timeout=3600), context=material.client(), drain_seconds=0.1)
+    hello = client_hello()
+    with ExitStack() as stack:
+        for number in range(30):
+            stalling = stack.enter_context(Wire(server.address))
+            stalling.send(hello[: 100 if number % 2 else None])
+            if number % 3 == 0:
+                with server.connect() as other:
+                    assert other.get().body == SMALL
+        server.wait_until(lambda _: len(server.surroundings.handshakes) == 5)
+        server.wait_until(lambda _: failures(server).get("timeout", 0) >= 25)
+        assert server.surroundings.counters.connections_open == 5
 
 
 def test_connections_beyond_the_limit_are_closed(start_server: StartServer, material: TlsMaterial) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -38,13 +39,14 @@ class RunningServer:
         options: ServerOptions,
         tls: ServerTls | None = None,
         context: ssl.SSLContext | None = None,
+        sockets: list[socket.socket] | None = None,
     ) -> None:
         self.loop = loop
         self.context = context
         """What clients trust and show."""
         self.stand_in = stand_in
         self.options = options
-        sockets = bind(options)
+        sockets = sockets or bind(options)
         self.address: tuple[str, int] = sockets[0].getsockname()[:2]
         self._portal = portal
         self._stop: anyio.Event = portal.call(anyio.Event)
@@ -102,10 +104,14 @@ def starting_servers(
     with start_blocking_portal(backend=loop) as portal:
 
         def start(
-            *, tls: ServerTls | None = tls, context: ssl.SSLContext | None = context, **limits: Any
+            *,
+            tls: ServerTls | None = tls,
+            context: ssl.SSLContext | None = context,
+            sockets: list[socket.socket] | None = None,
+            **limits: Any,
         ) -> RunningServer:
             options = ServerOptions(**{"port": 0, "sweep_seconds": 0.05, "drain_seconds": 5.0, **limits})
-            server = RunningServer(portal, loop, StandIn(folder), options, tls, context)
+            server = RunningServer(portal, loop, StandIn(folder), options, tls, context, sockets)
             started.append(server)
             return server
 

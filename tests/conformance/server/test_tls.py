@@ -150,6 +150,17 @@ def test_a_plain_connection_has_an_address_and_nothing_else(start_server: StartS
     assert server.stand_in.requests[0].peer == Peer(HOST, "http")
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this system has no sockets for both families")
+def test_an_ipv4_address_stays_one_on_a_socket_for_both_families(start_server: StartServer) -> None:
+    both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    both.setblocking(False)
+    server = start_server(sockets=[both])
+    for address in (HOST, "::1"):
+        with Wire((address, server.address[1])) as wire:
+            wire.get()
+    assert [request.peer.address for request in server.stand_in.requests] == [HOST, "::1"]
+
+
 def refused(server: RunningServer, context: ssl.SSLContext) -> bool:
     """In TLS 1.3 a client learns only after the handshake what the server thinks of its certificate."""
     try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from types import CoroutineType, MappingProxyType
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from angos.sansio.effects import (
     AcquireLease,
+    AskWebhook,
     BodyHandle,
     CreateKeys,
     DeleteKeys,
@@ -16,6 +17,7 @@ from angos.sansio.effects import (
     DiscardUpload,
     DrawId,
     Effect,
+    FetchDocument,
     HashParts,
     Key,
     ListFolders,
@@ -93,6 +95,9 @@ class Entropy(Protocol):
 
 
 Perform = Callable[[Any], Any]
+
+WAITS_FOR_OTHERS: Final = frozenset({VerifyPassword, AskWebhook, FetchDocument, AcquireLease})
+"""Effects during which the registry itself has nothing to do for the request."""
 
 
 class Services:
@@ -173,7 +178,7 @@ class RequestPerformer:
         perform = self._table.get(type(effect))
         if perform is not None:
             reply = perform(effect)
-            if type(effect) is VerifyPassword and type(reply) is CoroutineType:
+            if type(reply) is CoroutineType and type(effect) in WAITS_FOR_OTHERS:
                 return self._wait_aside(reply)
             return reply
         if isinstance(effect, StageBody):
@@ -183,7 +188,7 @@ class RequestPerformer:
         raise TypeError(f"nothing performs {type(effect).__name__}")
 
     async def _wait_aside(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Many may wait for their password to be checked; others must not have to wait for them."""
+        """Many may wait for a password to be checked, or a webhook to answer; others must not wait for them."""
         with ExitStack() as stack:
             for body in self._bodies.values():
                 stack.enter_context(body.aside())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from angos.runtime.access.settings import AccessSettings
+from angos.runtime.access.settings import AccessSettings, WebhookEndpoint
 from angos.runtime.cache.local import LocalCache
 from angos.runtime.observability.events import EventSink
 from angos.runtime.performer import Perform
@@ -33,6 +33,7 @@ class AccessServices:
     def __init__(self, events: EventSink) -> None:
         self._events = events
         self._cache = LocalCache()
+        self._webhooks: tuple[WebhookEndpoint, ...] = ()
         self._hashes: Mapping[str, Secret] = {}
         self._passwords: Passwords | None = None
 
@@ -41,6 +42,9 @@ class AccessServices:
 
         Raises `ClientTlsUnusable` when certificates or keys for speaking to a service cannot be used.
         """
+        if settings.webhooks != self._webhooks:
+            # What another service has answered under the same name does not count.
+            self._cache, self._webhooks = LocalCache(), settings.webhooks
         table: dict[type[Effect[Any]], Perform] = {
             ReadCache: self._cache.read_cache,
             WriteCache: self._cache.write_cache,

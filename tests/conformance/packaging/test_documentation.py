@@ -13,8 +13,11 @@ from typing import Any, get_args
 import anyio
 import pytest
 
+from angos.runtime.config.schema import load_configuration
+from angos.runtime.maintenance.argon import hash_password
 from angos.sansio.errors import Code
 from angos.sansio.oci.digest import Digest
+from tests.conformance.certificates import Authority
 
 ROOT = Path(__file__).parents[3]
 PAGES = [
@@ -118,3 +121,19 @@ def test_asgi_application_of_the_how_to_serves_a_blob(tmp_path: Path, monkeypatc
         assert (await ask("GET", "/v2/library/hello/tags/list"))[0] == 404
 
     anyio.run(push_and_pull)
+
+
+def test_private_registry_of_the_readme_decides_as_it_says(tmp_path: Path) -> None:
+    """The configuration that people copy: it is valid without a warning, and explains itself as the page shows."""
+    text = (ROOT / "README.md").read_text()
+    (configuration,) = re.findall(r"<<END\n(.*?)\nEND\n", text, re.DOTALL)
+    configuration = configuration.replace("$hash", hash_password("open sesame"))
+    issued = Authority(tmp_path).issue("localhost")
+    (tmp_path / "server.pem").write_bytes(issued.certificate.read_bytes())
+    (tmp_path / "server.key").write_bytes(issued.key.read_bytes())
+    (tmp_path / "angos.toml").write_text(configuration)
+    assert load_configuration([tmp_path / "angos.toml"]).warnings == ()
+    (shown,) = re.findall(r"angos explain -c angos-private/angos.toml (\S+ \S+)\n(.*?)```", text, re.DOTALL)
+    command = [sys.executable, "-m", "angos.runtime", "explain", "-c", str(tmp_path / "angos.toml"), *shown[0].split()]
+    printed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (printed.returncode, printed.stdout) == (2, shown[1])

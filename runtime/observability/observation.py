@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from angos.runtime.observability.observed_store import ContentStore
     from angos.runtime.performer import Perform
     from angos.runtime.server.application import Application
-    from angos.runtime.server.connection import Surroundings
     from angos.runtime.server.counters import OnAnswer
+    from angos.runtime.server.surroundings import Surroundings
     from angos.sansio.effects import Effect
     from angos.sansio.http.message import Request, Response
 

@@ -17,11 +17,12 @@ from anyio.lowlevel import checkpoint
 
 from angos.runtime.server.channel import PlainChannel
 from angos.runtime.server.clients import client_of
-from angos.runtime.server.connection import Connection, Surroundings
+from angos.runtime.server.connection import Connection
 from angos.runtime.server.deadlines import Deadline, Wait
 from angos.runtime.server.limits import connections_allowed, raise_descriptor_limit
 from angos.runtime.server.reminder import Reminder
 from angos.runtime.server.response_writer import error_answer, format_head
+from angos.runtime.server.surroundings import Surroundings
 from angos.sansio.access.peer import is_trusted
 from angos.sansio.http.message import Inline, Peer, Response
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from anyio import CancelScope, CapacityLimiter
+from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from angos.runtime.server.admission import AdmittedBody, RequestSlots, is_exempt
+from angos.runtime.server.admission import AdmittedBody, is_exempt
 from angos.runtime.server.application import Application
 from angos.runtime.server.channel import Channel, receive
-from angos.runtime.server.clients import ClientConnections, ClientRates, client_of
-from angos.runtime.server.counters import OnAnswer, ServerCounters
+from angos.runtime.server.clients import client_of
 from angos.runtime.server.deadlines import Deadline, Wait
-from angos.runtime.server.framing import Head, HeadParser, HeadRefused, check_beginning
+from angos.runtime.server.framing import Head, HeadRefused, check_beginning
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.response_writer import AnswerImpossible, ContentTruncated, error_answer, write_response
+from angos.runtime.server.surroundings import Surroundings
 from angos.sansio.access.peer import client_address
 from angos.sansio.effects import BodyHandle
 from angos.sansio.http.message import Peer, Request, Response
-
-if TYPE_CHECKING:
-    from angos.runtime.server.tls import ServerTls
 
 HURRY_MAX: Final = 16  # pipelined requests answered before others get their turn
 LATE_RETRY_SECONDS: Final = 30.0  # what took that long once is not worth trying again at once
@@ -32,39 +28,6 @@ LATE_RETRY_SECONDS: Final = 30.0  # what took that long once is not worth trying
 _log = logging.getLogger("angos.server")
 _access_log = logging.getLogger("angos.access")
 _BODY: Final = BodyHandle(0)
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What the connections of one event loop share.
-
-    A reload replaces the first six by assignment; each request goes by what it finds at its beginning, each connection
-    by the `tls` that it finds. What `angos.runtime.server.limits.RESTART_ONLY` names does not change by that.
-    """
-
-    application: Application
-    options: ServerOptions
-    head_parser: HeadParser
-    limiter: CapacityLimiter
-    """Of the threads that move large bodies."""
-    tls: ServerTls | None = None
-    """Whether it is None is decided at the start: afterwards it may only be replaced by another one."""
-    trusted_proxies: tuple[str, ...] = ()
-    """Networks whose word about the address of a client counts; see `angos.sansio.access.peer`."""
-    on_answer: OnAnswer | None = None
-    counters: ServerCounters = field(default_factory=ServerCounters)
-    clients: ClientConnections = field(default_factory=ClientConnections)
-    rates: ClientRates = field(default_factory=ClientRates)
-    slots: RequestSlots = field(init=False)
-    deadlines: set[Deadline] = field(default_factory=set)
-    """One for each open connection."""
-    handshakes: dict[Deadline, None] = field(default_factory=dict)
-    """Those of them that are in a TLS handshake, the oldest first."""
-    draining: bool = False
-    """No further requests are wanted: every answer closes its connection."""
-
-    def __post_init__(self) -> None:
-        self.slots = RequestSlots(self.counters)
 
 
 class Connection:

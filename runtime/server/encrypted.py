@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Final
 
 from angos.runtime.server.certificate import read_subject
-from angos.runtime.server.connection import Connection, Surroundings
+from angos.runtime.server.connection import Connection
 from angos.runtime.server.deadlines import Wait
 from angos.runtime.server.reminder import Reminder
 from angos.runtime.server.response_writer import error_answer, format_head
+from angos.runtime.server.surroundings import Surroundings
 from angos.runtime.server.tls import ServerTls
 from angos.runtime.server.tls_channel import HandshakeFailed, TlsChannel
 from angos.sansio.http.message import Inline, Peer

@@ -15,10 +15,10 @@ from anyio import CancelScope, CapacityLimiter
 
 from angos.runtime.server.acceptor import Acceptor
 from angos.runtime.server.application import Application
-from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.deadlines import Wait, expire_overdue
 from angos.runtime.server.framing import HeadParser, ParseFields
 from angos.runtime.server.limits import ServerOptions
+from angos.runtime.server.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from angos.runtime.server.tls import ServerTls

@@ -27,13 +27,13 @@ from typing import Final, Literal, NoReturn
 
 import anyio
 
-from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.listener import bind, url_of
 from angos.runtime.server.messages import Kind, Mailbox, Message
 from angos.runtime.server.reload_round import Round
 from angos.runtime.server.reloading import LOOK_SECONDS, look, prepare, reload_as_told
 from angos.runtime.server.serving import HandOver, NotServable, OpenServing, Reloader, serve_with
+from angos.runtime.server.surroundings import Surroundings
 
 RESTART_SECONDS_MIN: Final = 0.5  # after a worker died, doubled for each further one up to the maximum
 RESTART_SECONDS_MAX: Final = 30.0

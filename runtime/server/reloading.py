@@ -11,10 +11,10 @@ from typing import Final
 import anyio
 from anyio.to_thread import run_sync
 
-from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.listener import ListenError
 from angos.runtime.server.messages import Kind, Mailbox, Message
 from angos.runtime.server.serving import Installation, NotServable, Reloader
+from angos.runtime.server.surroundings import Surroundings
 
 LOOK_SECONDS: Final = 0.5  # between two looks for a change
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from angos.runtime.server.application import Application
-from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.framing import HeadParser
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.listener import choose_parser, serve_until_signal
+from angos.runtime.server.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from angos.runtime.server.counters import OnAnswer

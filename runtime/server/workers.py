@@ -10,10 +10,10 @@ from typing import Literal
 
 import anyio
 
-from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.listener import bind, choose_parser, url_of
 from angos.runtime.server.serving import HandOver, OpenServing, Reloader, serve_with
+from angos.runtime.server.surroundings import Surroundings
 
 
 def run(

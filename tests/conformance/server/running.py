@@ -16,9 +16,9 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from angos.runtime.server.application import Application
-from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.listener import bind, serve
+from angos.runtime.server.surroundings import Surroundings
 from angos.runtime.server.tls import ServerTls
 from tests.conformance.server.stand_in import StandIn
 from tests.conformance.server.wire import PATIENCE_SECONDS, Wire

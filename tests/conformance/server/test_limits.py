@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from angos.runtime.server import clients
 from angos.runtime.server.admission import RequestSlots
 from angos.runtime.server.clients import ClientRates, client_of
-from angos.runtime.server.connection import Surroundings
 from angos.runtime.server.counters import ServerCounters
 from angos.runtime.server.limits import RESTART_ONLY, ServerOptions
+from angos.runtime.server.surroundings import Surroundings
 from angos.sansio.http.message import Request, Response
 from tests.conformance.server.running import RunningServer, StartServer
 from tests.conformance.server.stand_in import SMALL, StandIn

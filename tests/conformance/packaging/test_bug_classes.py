@@ -1,0 +1,171 @@
+"""What bit others who built this registry, and which test of ours would notice.
+
+The numbers are those of the list of bug classes that this project began with. What is not here belongs to parts that
+are not built yet: 24, 33 and 35 to mirrors, 26 to event webhooks. 107 (an example mounts a file that never changes) is a
+warning in ``docs/how-to/reload-the-configuration.md``.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[2]
+
+AUTHENTICATION = "property/test_authentication.py"
+AUTHORIZATION = "property/test_authorization.py"
+PROBLEMS = "conformance/runtime/test_configuration_problems.py"
+DOCUMENTS = "conformance/runtime/test_documents.py"
+RELOAD = "conformance/runtime/test_reload.py"
+RELOAD_TLS = "conformance/runtime/test_reload_tls.py"
+
+NOTICED_BY: dict[int, tuple[str, list[str]]] = {
+    1: (
+        "the head of a token chose how it was checked",
+        [
+            f"{AUTHENTICATION}::test_an_algorithm_that_is_not_allowed_is_refused_before_a_key_is_touched",
+            "conformance/runtime/test_tokens.py::test_a_public_key_is_no_shared_secret",
+        ],
+    ),
+    2: (
+        "a list of two kinds of algorithms refused both",
+        [f"{AUTHENTICATION}::test_every_listed_algorithm_works_whatever_else_is_listed"],
+    ),
+    3: (
+        "new keys were not found, then looked for too often",
+        [f"{AUTHENTICATION}::test_a_new_key_is_found_at_once_and_unknown_names_cause_one_fetch_a_minute"],
+    ),
+    4: (
+        "an outage was told as a wrong credential",
+        [f"{AUTHENTICATION}::test_a_provider_that_is_down_is_503_and_is_left_alone_for_a_moment"],
+    ),
+    5: (
+        "the order of providers decided",
+        [f"{AUTHENTICATION}::test_another_provider_of_the_same_issuer_is_asked_when_one_is_down"],
+    ),
+    6: ("a missing claim was a 500", [f"{AUTHENTICATION}::test_required_claims_must_be_there_and_not_null"]),
+    7: (
+        "a wrong password made one anonymous",
+        [f"{AUTHORIZATION}::test_an_invalid_credential_counts_as_none_unless_configured_otherwise"],
+    ),
+    8: (
+        "the time of an answer told who is a user",
+        [
+            f"{AUTHENTICATION}::test_a_wrong_password_and_an_unknown_user_are_told_apart_by_nothing",
+            "conformance/runtime/test_passwords.py::test_an_unknown_name_costs_one_run_of_the_same_cost",
+        ],
+    ),
+    9: ("two users of one name", [f"{PROBLEMS}::test_a_user_name_belongs_to_one_user_and_to_no_provider"]),
+    10: ("anybody could say where they come from", [f"{AUTHORIZATION}::test_the_address_of_the_client"]),
+    11: ("`bearer` was not `Bearer`", [f"{AUTHENTICATION}::test_scheme_names_have_no_case"]),
+    12: (
+        "one odd key spoiled all keys of a provider",
+        [f"{AUTHENTICATION}::test_keys_of_unknown_kinds_do_not_spoil_the_others"],
+    ),
+    13: (
+        "logins held up everybody else",
+        ["conformance/runtime/test_login_burst.py::test_who_waits_for_a_password_to_be_checked_takes_nobodys_place"],
+    ),
+    14: ("a rule that failed let requests in", [f"{AUTHORIZATION}::test_a_rule_that_fails_never_lets_a_request_in"]),
+    15: ("a rule that is no boolean, too", [f"{AUTHORIZATION}::test_the_verdict_is_that_of_the_model"]),
+    16: (
+        "an empty rule ended the process",
+        ["conformance/runtime/test_cel_rules.py::test_a_text_that_is_no_expression_is_refused"],
+    ),
+    17: ("a policy without rules was none", [f"{AUTHORIZATION}::test_an_empty_policy_is_its_default"]),
+    18: ("rules saw objects where texts were", ["property/test_actions.py::test_the_variable_request_is_exactly_this"]),
+    19: (
+        "an answer of a webhook was used for another request",
+        [f"{AUTHORIZATION}::test_two_requests_share_an_answer_only_if_the_webhook_is_told_the_same"],
+    ),
+    20: ("a hiccup of a webhook was remembered", [f"{AUTHORIZATION}::test_only_clear_answers_are_remembered"]),
+    21: (
+        "undeclared repositories asked no webhook",
+        [f"{AUTHORIZATION}::test_every_request_meets_one_webhook_whether_or_not_its_repository_is_declared"],
+    ),
+    22: ("X-Forwarded-Proto was always http", [f"{AUTHORIZATION}::test_the_webhook_is_told_everything"]),
+    23: (
+        "a digest was enough to read across repositories",
+        [f"{AUTHORIZATION}::test_mounting_takes_the_right_to_read_the_source"],
+    ),
+    25: ("an empty webhook name did not switch it off", [f"{AUTHORIZATION}::test_the_verdict_is_that_of_the_model"]),
+    27: (
+        "unknown keys of policies were ignored",
+        [f"{PROBLEMS}::test_a_name_of_elsewhere_is_answered_with_the_one_of_here"],
+    ),
+    28: (
+        "secrets in logs",
+        [
+            f"{PROBLEMS}::test_a_secret_is_never_shown",
+            "conformance/runtime/test_access_secrets.py",
+        ],
+    ),
+    29: (
+        "answers told of rules and places",
+        [f"{AUTHORIZATION}::test_answers_to_the_denied_say_nothing_of_rules_or_places"],
+    ),
+    30: (
+        "broken TLS became plain HTTP",
+        [
+            f"{PROBLEMS}::test_a_tls_table_with_mistakes_is_never_plain_http",
+            f"{RELOAD_TLS}::test_broken_tls_refuses_to_start",
+        ],
+    ),
+    31: ("half a client certificate was none", [f"{PROBLEMS}::test_half_of_a_client_certificate_is_refused"]),
+    32: ("a private authority did not load", [f"{DOCUMENTS}::test_private_authority_and_client_certificate"]),
+    34: ("a token went to a foreign host", [f"{DOCUMENTS}::test_another_origin_does_not_get_it"]),
+    36: (
+        "a key led out of the root",
+        ["conformance/contracts/test_directory_store.py::test_every_effect_refuses_paths_that_lead_out"],
+    ),
+    101: (
+        "changes behind links went unnoticed",
+        [
+            f"{RELOAD}::test_a_swap_of_a_kubernetes_volume_twice",
+            f"{RELOAD}::test_a_linked_folder_and_two_files",
+            f"{RELOAD}::test_a_relative_path_with_another_file_renamed_over_it",
+            f"{RELOAD}::test_a_file_that_is_written_in_place",
+        ],
+    ),
+    102: (
+        "limits did not change in a reload",
+        [f"{RELOAD}::test_after_the_line_in_the_log_no_worker_answers_by_the_old_one"],
+    ),
+    103: (
+        "what loaded did not run",
+        [f"{PROBLEMS}::test_keys_that_do_not_fit_are_found_at_load"],
+    ),
+    104: (
+        "a certificate changed under a handshake",
+        ["conformance/server/test_tls.py::test_a_new_certificate_is_shown_to_new_clients_while_others_go_on"],
+    ),
+    105: (
+        "TLS was switched off unnoticed",
+        [f"{RELOAD_TLS}::test_tls_stays_on_until_a_restart", f"{RELOAD_TLS}::test_tls_stays_off_until_a_restart"],
+    ),
+    106: (
+        "changes were lost while the watcher was made anew",
+        ["conformance/runtime/test_watch.py::test_following_the_same_files_again_forgets_no_change"],
+    ),
+}
+
+
+@cache
+def _tests_of(file: str) -> frozenset[str]:
+    tree = ast.parse((TESTS / file).read_text())
+    return frozenset(
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    )
+
+
+@pytest.mark.parametrize("number", NOTICED_BY, ids=lambda number: f"class-{number}")
+def test_a_bug_class_has_tests_that_are_there(number: int) -> None:
+    _, tests = NOTICED_BY[number]
+    for test in tests:
+        file, _, name = test.partition("::")
+        assert name in _tests_of(file) if name else (TESTS / file).exists(), test

@@ -1,8 +1,8 @@
 """What bit others who built this registry, and which test of ours would notice.
 
 The numbers are those of the list of bug classes that this project began with. What is not here belongs to parts that
-are not built yet: 24, 33 and 35 to mirrors, 26 to event webhooks. 107 (an example mounts a file that never changes) is a
-warning in ``docs/how-to/reload-the-configuration.md``.
+are not built yet: 24, 33 and 35 to mirrors, 26 to event webhooks. 107, an example that mounts a file which never
+changes, is a warning in ``docs/how-to/reload-the-configuration.md``.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Foundation:
         trusted_proxies = () if config.access is None else config.access.trusted_proxies
         return Serving(
             self.observation.application(application, access_log=options.access_log),
-            replace(options, access_log=False),  # the line with the name of the request takes the place of a bare one
+            options,
             _tls(configuration.tls),
             trusted_proxies,
             self.observation.on_answer(access_log=options.access_log, trusted_proxies=trusted_proxies),

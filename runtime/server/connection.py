@@ -26,7 +26,6 @@ HURRY_MAX: Final = 16  # pipelined requests answered before others get their tur
 LATE_RETRY_SECONDS: Final = 30.0  # what took that long once is not worth trying again at once
 
 _log = logging.getLogger("angos.server")
-_access_log = logging.getLogger("angos.access")
 _BODY: Final = BodyHandle(0)
 
 
@@ -173,8 +172,6 @@ class Connection:
             if surroundings.on_answer is not None and (response is not None or deadline.overdue):
                 answered = response or _late_answer(options)
                 surroundings.on_answer(request, answered, time.monotonic() - began, body.received)
-        if options.access_log:
-            self._log_access(head, response, began)
         if keep and (body.finished or await body.skip()):
             self._pending = body.pending
             return True
@@ -247,17 +244,6 @@ class Connection:
         left = options.linger_size_max
         while left > 0 and (received := await receive(self._channel)):
             left -= len(received)
-
-    def _log_access(self, head: Head, response: Response, began: float) -> None:
-        _access_log.info(
-            "%s %s %s %d %s %.1fms",
-            self._channel.peer,
-            head.method,
-            _path(head),
-            response.status,
-            response.content_length,
-            (time.monotonic() - began) * 1000,
-        )
 
 
 def _check_head_size(pending: bytes, end: int, options: ServerOptions) -> None:

@@ -190,15 +190,6 @@ def test_a_long_inline_answer_arrives_whole(server: RunningServer) -> None:
         assert wire.get().body == SMALL
 
 
-def test_requests_are_logged_when_that_is_wanted(start_server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "angos.access")
-    with start_server(access_log=True).connect() as wire:
-        wire.get("/small?token=x")
-        wire.get("/small")  # the first is logged once the second is answered
-    lines = [record.getMessage() for record in caplog.records if record.name == "angos.access"]
-    assert "GET /small 200 600" in lines[0]  # a query may hold a token
-
-
 def test_ipv6_is_served(start_server: StartServer) -> None:
     server = start_server(host="::1")
     with Wire(server.address) as wire:

@@ -53,7 +53,8 @@ def _check_server(values: Values) -> Iterator[Problem]:
     if listen is not None:
         from angos.runtime.observability.settings import parse_listen
 
-        if parse_listen(listen) == (server.get("bind_address", "127.0.0.1"), server.get("port", 8000)):
+        address = server.get("bind_address", "127.0.0.1"), server.get("port", 8000)
+        if address[1] and parse_listen(listen) == address:  # with port 0, each takes a free one
             metrics = values.table("observability").table("metrics")
             yield metrics.problem(
                 "listen", "is the address of the registry itself; choose another port or leave it out"

@@ -26,7 +26,6 @@ from angos.sansio.effects import (
     Page,
     ReadClock,
     ReadKey,
-    StatKey,
     StorageCorrupt,
 )
 from angos.sansio.errors import RegistryError
@@ -80,6 +79,8 @@ async def set_immutable_tag(namespace: Namespace, tag: Tag, digest: Digest) -> D
     Writers agree by a claim, created if absent: the name of the one event that may follow the tag's deletion, or its
     beginning. Whoever finds a claim writes its event, whoever made it, so a writer that dies half-way leaves nothing
     undecided, and one that was slow cannot change what others have seen: its event has been there for long.
+    Only a deletion takes an event back, never another push, also when the manifest is gone that it names: somebody may
+    be pushing that again at this moment, and be told that it has the tag.
     """
     for _ in range(CLAIMS_MAX):
         current = await newest_event(namespace, tag)
@@ -92,10 +93,9 @@ async def set_immutable_tag(namespace: Namespace, tag: Tag, digest: Digest) -> D
         await _write_event(namespace, tag, event, b"")
         if event.digest == digest:
             return None
-        if await StatKey(layout.revision_key(namespace, event.digest)) is not None:
+        if await newest_event(namespace, tag) == event:
             return event.digest
-        # Its manifest was deleted before its tag was set. The deletion would have taken the tag along.
-        await unset_tag(namespace, tag, only=event.digest)
+        # The tag was set and deleted since we looked: its next event is claimed anew.
     raise RegistryError(503, "UNAVAILABLE", f"tag {tag} is being pushed and deleted again and again; push it once more")
 
 

@@ -28,6 +28,7 @@ from angos.sansio.effects import (
     Sleep,
     Together,
 )
+from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import UNKNOWN_PEER, FromKey, Header, Headers, Inline, Peer, Request, Response, Slices
 from angos.sansio.operation import Done, Operation
 from angos.sansio.registry import handle
@@ -88,7 +89,7 @@ class SimulatedRegistry:
             self.effects.append(step)
             try:
                 reply = self.perform(step)
-            except EffectError as error:
+            except (EffectError, RegistryError) as error:
                 step = operation.fail(error)
             else:
                 step = operation.resume(reply)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from angos.sansio import layout
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.effects import AcquireLease, CreateKeys, Effect, EffectError, StorageUnavailable
+from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import Response
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.operation import Done, Operation
 from angos.sansio.registry import handle
 from angos.sansio.tags import resolve_tag, set_immutable_tag
+from angos.simulator.choices import Choices, Drawn, Exhaustive
 from angos.simulator.registry import Answer, SimulatedRegistry
 
 IMMUTABLE = RegistryConfig(immutable_tags=True)
@@ -137,10 +140,13 @@ class Crossing:
             self._note(number, operation, operation.resume())
 
     def run(self, choices: list[int], deaths: dict[int, int]) -> None:
-        steps = 0
+        numbers = cycle(choices)
+        self.run_by(Drawn(lambda _, count: next(numbers) % count), deaths)
+
+    def run_by(self, choices: Choices, deaths: dict[int, int]) -> None:
         while self.waiting:
             numbers = sorted(self.waiting)
-            number = numbers[choices[steps % len(choices)] % len(numbers)] if choices else numbers[0]
+            number = numbers[choices.pick("turn", len(numbers))]
             operation, effect = self.waiting.pop(number)
             if deaths.get(number) == 0:
                 operation.abandon()
@@ -149,11 +155,10 @@ class Crossing:
             deaths[number] = deaths.get(number, -1) - 1
             try:
                 reply = self.world.perform(effect)
-            except EffectError as error:
+            except (EffectError, RegistryError) as error:
                 self._note(number, operation, operation.fail(error))
             else:
                 self._note(number, operation, operation.resume(reply))
-            steps += 1
 
     def _note(self, number: int, operation: Operation[Any], step: Any) -> None:
         if isinstance(step, Done):
@@ -188,6 +193,44 @@ def test_pushes_that_cross_agree_on_one_manifest(choices: list[int], deaths: dic
     late = world.run(Operation(set_immutable_tag(NAMESPACE, TAG, digests[0])))
     assert (late or digests[0]) == (final or late or digests[0])
     assert not any(isinstance(effect, AcquireLease) for effect in world.effects)
+
+
+@pytest.mark.parametrize("deaths", [{}, *({0: moment} for moment in range(6))], ids=str)
+def test_two_pushes_of_one_immutable_tag_agree_in_every_order(deaths: dict[int, int]) -> None:
+    """All orders there are, also when one of the two dies at any moment."""
+    digests = [Digest.of(manifest(number)) for number in range(2)]
+    runs = 0
+    for choices in Exhaustive():
+        world = SimulatedRegistry(IMMUTABLE)
+        crossing = Crossing(world, [Operation(set_immutable_tag(NAMESPACE, TAG, digest)) for digest in digests])
+        crossing.run_by(choices, dict(deaths))
+        named = world.run(Operation(resolve_tag(NAMESPACE, TAG)))
+        told = {digests[number] if rival is None else rival for number, rival in crossing.results.items()}
+        assert told == {named}
+        runs += 1
+    assert runs > (200 if not deaths else 1)
+
+
+def test_the_claim_of_a_dead_push_is_never_taken_back_by_another_push() -> None:
+    """Somebody died after the claim, and the manifest was deleted. It is pushed again while another one is pushed:
+    in no order are both told that they have the tag."""
+    digests = [Digest.of(manifest(number)) for number in range(2)]
+
+    async def push_again() -> Digest | None:
+        await _write_revision(digests[0])
+        return await set_immutable_tag(NAMESPACE, TAG, digests[0])
+
+    for choices in Exhaustive():
+        world = SimulatedRegistry(IMMUTABLE)
+        claim = layout.TagEvent(world.world.clock.now_ms, "set", digests[0])
+        world.perform(CreateKeys(((layout.tag_claim_key(NAMESPACE, TAG, 0), str(claim).encode()),)))
+        operations = [Operation(push_again()), Operation(set_immutable_tag(NAMESPACE, TAG, digests[1]))]
+        crossing = Crossing(world, operations)
+        crossing.run_by(choices, {})
+        assert crossing.results == {0: None, 1: digests[0]}
+    assert push(world, 1).status == 409
+    assert world.send("DELETE", "/v2/a/manifests/v1").status == 202
+    assert push(world, 1).status == 201
 
 
 @settings(max_examples=150)

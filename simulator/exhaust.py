@@ -27,6 +27,10 @@ OPERATIONS: dict[str, tuple[tuple[Act, ...], Act]] = {
     "put_manifest_by_digest": ((), Act("put_manifest", tag=-1)),
     "put_referrer": ((IMAGE,), Act("put_manifest", tag=-1, item=2)),
     "move_tag": ((IMAGE, Act("put_manifest", tag=-1, item=1)), Act("put_manifest", item=1)),
+    "set_immutable_tag": ((), Act("put_manifest")),
+    "set_immutable_tag_again": ((IMAGE,), Act("put_manifest")),
+    "move_immutable_tag": ((IMAGE,), Act("put_manifest", item=1)),
+    "set_immutable_tag_anew": ((IMAGE, Act("delete_tag")), Act("put_manifest", item=1)),
     "delete_tag": ((IMAGE,), Act("delete_tag")),
     "delete_manifest": ((IMAGE,), Act("delete_manifest")),
     "delete_referrer": ((IMAGE, Act("put_manifest", tag=-1, item=2)), Act("delete_manifest", item=2)),
@@ -37,7 +41,7 @@ OPERATIONS: dict[str, tuple[tuple[Act, ...], Act]] = {
     "list_catalog": ((IMAGE, Act("put_manifest", namespace=1)), Act("list_catalog")),
     "list_referrers": ((IMAGE, Act("put_manifest", tag=-1, item=2)), Act("list_referrers")),
 }
-"""For each operation what has to be there before, and the act."""
+"""For each operation what has to be there before, and the act. "Immutable" in a name says that all tags are."""
 
 BOUNDS: Mapping[str, int] = {"next": 0, "turn": 0, "entry": 1, "content": 1, "remain": 1, "power-cut": 1}
 """Beside the faults: one power cut that takes something, one name that it takes alone, one content that it tears."""
@@ -77,7 +81,14 @@ def scenarios(operation: str, faults: int) -> Iterator[tuple[Scenario, Mapping[s
     before, act = OPERATIONS[operation]
     bounds = {**BOUNDS, "fault": faults}
     names = tuple(name for name in FAULTS if name != "late")
-    bucket = Scenario(clients=((act,),), before=before, faults=names, faults_max=faults, lossy_answers=True)
+    bucket = Scenario(
+        clients=((act,),),
+        before=before,
+        faults=names,
+        faults_max=faults,
+        lossy_answers=True,
+        immutable_tags="immutable" in operation,
+    )
     yield bucket, bounds
     # What comes late comes at every later moment: that is a matter of schedules.
     yield replace(bucket, faults=("late",)), {**bounds, "next": 1, "turn": 1}
@@ -98,10 +109,16 @@ def exhaust(operation: str, *, faults: int = 1) -> Exhausted:
 
 
 def interleavings(
-    before: tuple[Act, ...], first: Act, second: Act, *, interruptions: int | None = None, fine: bool = False
+    before: tuple[Act, ...],
+    first: Act,
+    second: Act,
+    *,
+    interruptions: int | None = None,
+    fine: bool = False,
+    immutable_tags: bool = False,
 ) -> Exhausted:
     """Every schedule of two acts without faults; with at most so many interruptions when there would be too many."""
-    scenario = Scenario(clients=((first,), (second,)), before=before, replicas=2)
+    scenario = Scenario(clients=((first,), (second,)), before=before, replicas=2, immutable_tags=immutable_tags)
     if fine:
         scenario = replace(scenario, store="disk", granularity="fine")
     return enumerate_runs(scenario, {} if interruptions is None else {"next": interruptions, "turn": 1})

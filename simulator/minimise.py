@@ -103,6 +103,7 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
         "offsets_ms": (),
         "tick_ms": 1,
         "allow_missing": True,
+        "immutable_tags": False,
     }
     for name, value in calmer.items():
         if getattr(scenario, name) != value:

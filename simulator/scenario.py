@@ -36,11 +36,13 @@ class Scenario:
     """How wrong the clock of each replica is."""
     allow_missing: bool = True
     """`RegistryConfig.allow_missing_manifest_references`."""
+    immutable_tags: bool = False
+    """`RegistryConfig.immutable_tags`."""
 
     @property
     def registry_config(self) -> RegistryConfig:
         """What the operations are given."""
-        return _CONFIGS[self.allow_missing]
+        return _CONFIGS[self.allow_missing, self.immutable_tags]
 
     def to_json(self) -> dict[str, Any]:
         """For a trace."""
@@ -57,4 +59,8 @@ class Scenario:
         return cls(**known)
 
 
-_CONFIGS = {allow: RegistryConfig(allow_missing_manifest_references=allow) for allow in (True, False)}
+_CONFIGS = {
+    (allow, immutable): RegistryConfig(allow_missing_manifest_references=allow, immutable_tags=immutable)
+    for allow in (True, False)
+    for immutable in (True, False)
+}

@@ -63,7 +63,7 @@ class Scheduler(Turns):
         super().__init__(choices, self.world.clock)
         self.scenario = scenario
         self.timeline = timeline
-        self.history = History()
+        self.history = History(immutable_tags=scenario.immutable_tags)
         self.invariants = Invariants(self.world.store, self.history)
         self.steps = 0
         self.effects = 0

@@ -3,7 +3,7 @@ and how often, which world it is. Runs that all mix everything find less than ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
@@ -83,4 +83,6 @@ def draw(number: int, *, store: Literal["bucket", "disk"] | None = None, faults:
         allow_missing=chance() < 0.6,
     )
     interruptions = random.randint(1, 5) if chance() < 0.5 else None
+    # Drawn last, so that what was added later leaves the rest of a seed as it was.
+    scenario = replace(scenario, immutable_tags=chance() < 0.25)
     return Seed(number, scenario, random.choice((0.01, 0.03, 0.1)), interruptions)

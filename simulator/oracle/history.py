@@ -8,18 +8,30 @@ manifest of a namespace, and a referrer of a subject, hold "here". Every registe
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 Register = tuple[str, ...]
 """``("tag", namespace, tag)``, ``("blob", namespace, digest)``, ``("manifest", namespace, digest)`` or
-``("referrer", namespace, subject, digest)``."""
+``("referrer", namespace, subject, digest)``; and, where tags are immutable, ``("claim", namespace, tag)``: the manifest
+that has the tag. It may be gone for a moment while a deletion of it crosses its push: then readers find nothing, and
+others are refused all the same, as the push goes on."""
 
 HERE = "here"
 
-DELETES = {"manifest": "drop", "tag": "drop if", "referrer": "drop if"}
+DELETES = {"manifest": "drop", "tag": "drop if", "claim": "drop if", "referrer": "drop if"}
 """For each kind of register what the deletion of a manifest means for it."""
+
+SETS = ("set", "set once")
+
+_NAMED = re.compile(rb"is immutable and names (sha(?:256|512):[0-9a-f]+)")
+
+
+def claim_on(register: Register) -> Register:
+    """The register that says which manifest has a tag; any other register itself."""
+    return ("claim", *register[1:]) if register[0] == "tag" else register
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +49,8 @@ class Intent:
 class Event:
     """An operation on a register that happened, or may have. Never changed, and not frozen only because that costs."""
 
-    kind: Literal["set", "drop", "drop if", "read"]
+    kind: Literal["set", "set once", "drop", "drop if", "read"]
+    """``set once`` can only happen to what holds nothing or the same value already."""
     value: str | None
     """What was set or read."""
     called: int
@@ -60,8 +73,9 @@ class Answer:
 class History:
     """Collects events."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, immutable_tags: bool = False) -> None:
         self.registers: dict[Register, list[Event]] = {}
+        self._immutable_tags = immutable_tags
 
     def add(self, intents: tuple[Intent, ...], called: int, returned: int, answer: Answer | None, who: str) -> None:
         """A request has ended with this answer; None: the client was never told."""
@@ -71,8 +85,21 @@ class History:
                     event = Event("set", HERE, called, returned if answer is not None else math.inf, False, who)
                     self.registers[intent.register].append(event)
                 continue
-            for event in _events(intent, called, returned, answer, who):
+            events = _events(intent, called, returned, answer, who)
+            if self._immutable_tags and intent.register[0] == "tag":
+                events = self._add_claims(intent, events, answer)
+            for event in events:
                 self.registers.setdefault(intent.register, []).append(event)
+
+    def _add_claims(self, intent: Intent, events: list[Event], answer: Answer | None) -> list[Event]:
+        """Note what the events say about who may set the tag. The rest, about what readers find, is given back."""
+        for event in events:
+            if event.kind == "set":
+                event.kind = "set once"
+        refused = answer is not None and answer.status == 409
+        if refused or intent.kind != "read" or any(event.value for event in events):
+            self.registers.setdefault(claim_on(intent.register), []).extend(events)
+        return [] if refused else events
 
     def power_cut(self, unanswered: list[tuple[Intent, ...]], now: int) -> None:
         """The power is cut while these requests are unanswered.
@@ -83,12 +110,14 @@ class History:
         """
         writes = (intent for intents in unanswered for intent in intents if intent.kind not in ("read", "keep"))
         open_now = {intent.register for intent in writes}
+        if self._immutable_tags:
+            open_now |= {claim_on(register) for register in open_now}
         for register in sorted({*self.registers, *open_now}):
             events = self.registers.setdefault(register, [])
             if register not in open_now and all(event.required for event in events):
                 continue
             certain = [event for event in events if event.required and event.kind != "read"]
-            before: dict[str | None, None] = {event.value if event.kind == "set" else None: None for event in certain}
+            before: dict[str | None, None] = {event.value if event.kind in SETS else None: None for event in certain}
             if not certain:
                 before[None] = None
             events += [Event("set", value, now, now, False, "power cut") for value in before]
@@ -107,7 +136,7 @@ class History:
         repeated = [
             replace(event, required=False)
             for event in events
-            if event.kind == "set" and any(_overlap(event, other) for other in deletes)
+            if event.kind in SETS and any(_overlap(event, other) for other in deletes)
         ]
         return events + repeated
 
@@ -122,6 +151,12 @@ class History:
 
 def _overlap(one: Event, other: Event) -> bool:
     return one.called <= other.returned and other.called <= one.returned
+
+
+def named_instead(answer: Answer) -> str | None:
+    """The manifest that an immutable tag names, when that is why a push was refused."""
+    found = _NAMED.search(answer.body) if answer.status == 409 else None
+    return None if found is None else found[1].decode()
 
 
 def _events(intent: Intent, called: int, returned: int, answer: Answer | None, who: str) -> list[Event]:
@@ -141,6 +176,11 @@ def _events(intent: Intent, called: int, returned: int, answer: Answer | None, w
         return [Event(intent.kind, intent.value, called, math.inf, False, who)]
     if status == 201 or (intent.kind != "set" and status in (202, 204)):
         return [Event(intent.kind, intent.value, called, returned, True, who)]
+    if intent.kind == "set" and answer is not None and (named := named_instead(answer)) is not None:
+        # The push came too late for its tag, and what it wrote before that may be there.
+        if intent.register[0] == "tag":
+            return [Event("read", named, called, returned, True, who)]
+        return [Event("set", intent.value, called, returned, False, who)]
     if intent.kind == "drop" and status == 404:
         return [Event("read", None, called, returned, True, who)]
     if intent.kind == "drop" and status == 405:

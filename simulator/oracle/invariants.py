@@ -14,7 +14,7 @@ from angos.sansio.http.message import Response
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
-from angos.simulator.oracle.history import Answer, History, Register
+from angos.simulator.oracle.history import Answer, History, Register, named_instead
 from angos.simulator.oracle.linearizable import is_linearizable
 from angos.simulator.oracle.records import Record, claim_of, keys_of, read_record, short
 from angos.simulator.oracle.uploads import Uploads
@@ -96,6 +96,8 @@ class Invariants:
                 raise Violation("error without a body", f"{_name(call)}: {status} with {answer.body[:100]!r}")
         if status == 200 and call.method == "GET":
             self._check_content(call, answer)
+        if status == 409:
+            self._check_conflict(call, answer)
         if status == 201:
             self._check_created(call)
         if call.upload:
@@ -109,6 +111,13 @@ class Invariants:
         if hexdigest(digest.algorithm, answer.body) != digest.hex:
             what = f"{_name(call)} says {short(digest)} and sends {len(answer.body)} other bytes"
             raise Violation("wrong bytes", what)
+
+    def _check_conflict(self, call: Call, answer: Answer) -> None:
+        """Only a tag that names another manifest is in the way of a push. That it did is for `judge`."""
+        named = named_instead(answer)
+        wanted = [intent.value for intent in call.intents if intent.register[0] == "tag" and intent.kind == "set"]
+        if named is None or not wanted or named in wanted:
+            raise Violation("needless conflict", f"{_name(call)} was answered 409: {answer.body[:200]!r}")
 
     def _check_created(self, call: Call) -> None:
         for intent in call.intents:

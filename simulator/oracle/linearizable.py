@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import attrgetter
 
-from angos.simulator.oracle.history import Event
+from angos.simulator.oracle.history import SETS, Event
 
 
 def is_linearizable(events: Sequence[Event], initial: str | None = None) -> bool:
@@ -40,6 +40,8 @@ def is_linearizable(events: Sequence[Event], initial: str | None = None) -> bool
             if event.kind == "read":
                 if event.value == value:
                     stack.append((left & ~(1 << index), value))
+            elif event.kind == "set once" and value not in (None, event.value):
+                continue
             elif not _too_late(event, left, pending):
                 stack.append((left & ~(1 << index), _after(event, value)))
     return False
@@ -52,9 +54,12 @@ def _explains(order: Sequence[Event], value: str | None) -> bool:
     have the same one first: both are orders that nothing speaks against, and most often one of them explains it all.
     """
     for event in order:
-        if event.kind != "read":
+        if event.kind == "read":
+            if event.value != value:
+                return False
+        elif event.kind != "set once" or value is None:
             value = _after(event, value)
-        elif event.value != value:
+        elif event.required and event.value != value:
             return False
     return True
 
@@ -67,7 +72,7 @@ def _too_late(event: Event, left: int, pending: list[Event]) -> bool:
 
 
 def _after(event: Event, value: str | None) -> str | None:
-    if event.kind == "set":
+    if event.kind in SETS:
         return event.value
     if event.kind == "drop":
         return None

@@ -49,6 +49,7 @@ def scenarios(
         leases_granted=draw(st.booleans()),
         hash_states=draw(st.booleans()),
         tick_ms=draw(st.integers(0, 1)),
+        immutable_tags=draw(st.booleans()),
     )
 
 

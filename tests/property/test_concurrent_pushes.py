@@ -51,6 +51,29 @@ def test_two_requests_in_every_order_keep_every_promise(crossing: str) -> None:
     assert seen.switches, "the requests never met"
 
 
+OTHER = Act("put_manifest", item=1)
+
+# The same, where tags are immutable.
+IMMUTABLE_CROSSINGS: dict[str, tuple[tuple[Act, ...], Act, Act, int]] = {
+    "two pushes of one tag": ((), Act("put_manifest"), OTHER, 2),
+    "two pushes of one manifest": ((), Act("put_manifest"), Act("put_manifest"), 2),
+    "push, delete of the tag": ((IMAGE,), OTHER, Act("delete_tag"), 3),
+    "push again, delete of the tag": ((IMAGE,), Act("put_manifest"), Act("delete_tag"), 3),
+    "two pushes of a tag that was deleted": ((IMAGE, Act("delete_tag")), Act("put_manifest"), OTHER, 2),
+    "push, delete of the manifest that has the tag": ((IMAGE,), OTHER, Act("delete_manifest"), 3),
+    "push again, delete of the manifest": ((IMAGE,), Act("put_manifest"), Act("delete_manifest"), 3),
+}
+
+
+@pytest.mark.parametrize("crossing", IMMUTABLE_CROSSINGS)
+def test_two_requests_about_an_immutable_tag_in_every_order_agree(crossing: str) -> None:
+    """No two manifests are acknowledged for it without a deletion between them, and a refusal names what has it."""
+    before, first, second, interruptions = IMMUTABLE_CROSSINGS[crossing]
+    seen = interleavings(before, first, second, interruptions=interruptions, immutable_tags=True)
+    assert not seen.violations, seen.violations[0][0]
+    assert seen.switches, "the requests never met"
+
+
 @given(scenario=scenarios(NAMING), data=st.data())
 def test_pushes_and_deletes_keep_every_promise_whatever_happens(scenario: Scenario, data: st.DataObject) -> None:
     """Tags are linearizable, readable tags reach complete images, nothing acknowledged is lost."""

@@ -15,7 +15,7 @@ from angos.simulator.oracle.linearizable import is_linearizable
 @st.composite
 def events(draw: st.DrawFn) -> Event:
     """An operation on one register within a few moments."""
-    kind = draw(st.sampled_from(("set", "drop", "drop if", "read")))
+    kind = draw(st.sampled_from(("set", "set once", "drop", "drop if", "read")))
     called = draw(st.integers(0, 5))
     required = kind == "read" or draw(st.booleans())
     returned: float = called + draw(st.integers(0, 4))
@@ -32,7 +32,9 @@ def _explains(order: tuple[Event, ...]) -> bool:
     for event in order:
         if event.kind == "read" and event.value != value:
             return False
-        if event.kind == "set":
+        if event.kind == "set once" and value not in (None, event.value):
+            return False
+        if event.kind in ("set", "set once"):
             value = event.value
         elif event.kind == "drop" or (event.kind == "drop if" and event.value == value):
             value = None

@@ -50,6 +50,25 @@ def sharing(number: int) -> Seed:
     return Seed(number, scenario, 0.0, 2 if number % 2 else None)
 
 
+def racing(number: int) -> Seed:
+    """Pushes of different manifests to one immutable tag, and deletes of it, by two replicas whose clocks differ."""
+    clients = (
+        (Act("put_manifest", item=0),),
+        (Act("put_manifest", item=1), Act("pull")),
+        (Act("delete_tag") if number % 2 else Act("delete_manifest"), Act("pull")),
+    )
+    scenario = Scenario(
+        clients=clients,
+        before=() if number % 3 else (Act("put_manifest", item=number % 2),),
+        replicas=2,
+        faults=("lost_reply", "stall", "kill", "skew", "late"),
+        faults_max=2,
+        offsets_ms=(0, (-5_000, 0, 5_000)[number % 3]),
+        immutable_tags=True,
+    )
+    return Seed(number, scenario, 0.03, 3 if number % 3 else None)
+
+
 async def _nothing(*_: Any, **__: Any) -> None:
     return None
 
@@ -164,6 +183,30 @@ def tags_dated_by_the_clock_alone(patch: Patch) -> None:
     patch.setattr(manifests, "set_tag", set_tag)
 
 
+def immutable_tags_without_a_claim(patch: Patch) -> None:
+    """Who finds nothing sets the tag: two can find nothing at once."""
+
+    async def look_then_set(namespace: Namespace, tag: Tag, digest: Digest) -> Digest | None:
+        current = await tags.resolve_tag(namespace, tag)
+        if current is not None and current != digest:
+            return current
+        await tags.set_tag(namespace, tag, digest)
+        return None
+
+    patch.setattr(manifests, "set_immutable_tag", look_then_set)
+
+
+def helpers_of_a_claim_date_it_anew(patch: Patch) -> None:
+    """Who finds somebody's claim writes its event as of now: also one that was set, acknowledged and deleted."""
+    claim = tags._claim
+
+    async def claim_as_of_now(namespace: Namespace, tag: Tag, event: TagEvent, after_ms: int) -> TagEvent:
+        claimed = await claim(namespace, tag, event, after_ms)
+        return TagEvent(await ReadClock(), "set", claimed.digest)
+
+    patch.setattr(tags, "_claim", claim_as_of_now)
+
+
 def every_namespace_reads_every_blob(patch: Patch) -> None:
     """A digest is taken for a capability."""
 
@@ -190,6 +233,8 @@ BUGS: dict[Callable[[Patch], None], tuple[Drawer, int]] = {
     owner_before_bytes: (anything, 100),
     tag_before_manifest: (anything, 200),
     tags_dated_by_the_clock_alone: (anything, 500),
+    immutable_tags_without_a_claim: (racing, 100),
+    helpers_of_a_claim_date_it_anew: (racing, 1000),
     every_namespace_reads_every_blob: (anything, 500),
     finished_uploads_are_left: (anything, 200),
 }

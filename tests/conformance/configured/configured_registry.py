@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.runtime.example_configuration import file_with, written
-from tests.conformance.server.wire import Wire
+from tests.conformance.server.wire import PATIENCE_SECONDS, Wire
 
 Document = Mapping[str, Any]
 """A configuration, as `tomllib` would give it."""
 
 REGISTRY: Sequence[str] = ("-m", "angos.runtime")
-SYNCS_TOLD: Sequence[str] = (str(Path(__file__).with_name("telling_syncs.py")),)
-"""The same; its log has a line for each file and folder that it waits for until the disk has it."""
+ON_WATCHED_DISK: Sequence[str] = (str(Path(__file__).with_name("serving_on_watched_disk.py")),)
+"""The same, and its log has a line for each file and folder that it waits for until the disk has it."""
 
 Start = Callable[..., "ConfiguredRegistry"]
 """From a configuration, and perhaps the program, to a running server."""
@@ -76,6 +77,16 @@ class ConfiguredRegistry(RegistryProcess):
         """It has not ended."""
         return self._process.poll() is None
 
+    @contextmanager
+    def disk_held_up(self) -> Iterator[None]:
+        """Whoever waits for the disk, waits; only `ON_WATCHED_DISK`."""
+        hold = self.log_path.with_name("hold")
+        hold.touch()
+        try:
+            yield
+        finally:
+            hold.unlink()
+
     def stop(self) -> None:
         """Once or several times."""
         if not self.ended:
@@ -90,6 +101,17 @@ def refusal(folder: Path, document: Document) -> str:
     found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert found.returncode == 1, found
     return found.stderr
+
+
+def is_silent(wire: Wire) -> bool:
+    """Nothing has come so far."""
+    wire.socket.setblocking(False)
+    try:
+        return not wire.receive(1)
+    except BlockingIOError:
+        return True
+    finally:
+        wire.socket.settimeout(PATIENCE_SECONDS)
 
 
 def merged(document: Document, other: Document) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import re
 import socket
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.configured.configured_registry import (
-    SYNCS_TOLD,
+    ON_WATCHED_DISK,
     ConfiguredRegistry,
     Document,
     Start,
@@ -29,21 +31,27 @@ pytestmark = pytest.mark.xdist_group("configured-process")
 # --- where ------------------------------------------------------------------------------------------------------------
 
 
+def free_port() -> int:
+    """One that the system gives to nobody who takes any."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(first - 8000, first)
+        with socket.socket() as attempt, contextlib.suppress(OSError):
+            attempt.bind(("127.0.0.1", port))
+            return port
+
+
 @changes_with("server.port", "server.workers")
 def test_several_processes_listen_on_the_port(start: Start, plain: ConfiguredRegistry, tmp_path: Path) -> None:
-    with socket.socket() as reserved:
-        # It keeps the port from others, but gets no connections; several workers can listen there beside it.
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-        said = refusal(tmp_path, {"server": {"port": port}})
-        assert f"cannot listen on 127.0.0.1:{port}" in said
-        assert "another program uses this port" in said
-        registry = start({"server": {"port": port, "workers": 2}})
-        assert registry.at == ("127.0.0.1", port)
-        assert registry.status("/v2/") == 200
-        assert len(children(registry.pid)) == 2
+    port = free_port()
+    registry = start({"server": {"port": port, "workers": 2}})
+    assert registry.at == ("127.0.0.1", port)
+    assert registry.status("/v2/") == 200
+    assert len(children(registry.pid)) == 2
     assert len(children(plain.pid)) == 0
+    said = refusal(tmp_path, {"server": {"port": port}})
+    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert "another program uses this port" in said
 
 
 @changes_with("server.bind_address")
@@ -95,7 +103,7 @@ def test_a_store_waits_for_the_disk_only_if_it_is_told_to(start: Start, tmp_path
     stores = ("blob_store", "metadata_store")
     registry = start(
         {name: {"fs": {"root_dir": str(tmp_path / name), "sync_to_disk": name == synced}} for name in stores},
-        program=SYNCS_TOLD,
+        program=ON_WATCHED_DISK,
     )
     push(registry)
     for name in stores:

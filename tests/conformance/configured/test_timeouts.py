@@ -5,11 +5,18 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from contextlib import ExitStack
 
 import pytest
 
 from tests.conformance.certificates import Authority
-from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start, merged
+from tests.conformance.configured.configured_registry import (
+    ON_WATCHED_DISK,
+    ConfiguredRegistry,
+    Start,
+    is_silent,
+    merged,
+)
 from tests.conformance.configured.coverage import changes_with
 from tests.conformance.oci.content import bytes_of, digest_of
 from tests.conformance.oci.repository import Repository
@@ -196,6 +203,31 @@ def test_an_answer_that_has_begun_may_end_within_the_grace_period(start: Start, 
 def _timeouts(registry: ConfiguredRegistry) -> float:
     scrape = Scrape(ask("GET", f"{registry.url}/metrics")[2].decode())
     return scrape.value("angos_timeouts_total", wait="request")
+
+
+@changes_with("global.max_concurrent_requests", "server.queue_timeout")
+def test_further_requests_wait_for_their_turn_and_not_for_ever(start: Start) -> None:
+    def start_with(requests: int, seconds: float) -> ConfiguredRegistry:
+        limits = {"server": {"queue_timeout": seconds}, "global": {"max_concurrent_requests": requests}}
+        return start(merged(limits, {"blob_store": {"fs": {"sync_to_disk": True}}}), program=ON_WATCHED_DISK)
+
+    roomy, strict, lenient = started = start_with(2, SHORT), start_with(1, SHORT), start_with(1, LONG)
+    with ExitStack() as stack:
+        with ExitStack() as held_up:
+            wires = [stack.enter_context(registry.connect()) for registry in started]
+            for registry, wire in zip(started, wires, strict=True):
+                held_up.enter_context(registry.disk_held_up())
+                before = registry.log
+                begin_upload(wire)
+                wire.send(UPLOADED[-1:])
+                wait_until(lambda: registry.log != before)  # noqa: B023
+            waiting = stack.enter_context(lenient.connect())
+            waiting.ask("/v2/")
+            assert roomy.status("/v2/") == 200
+            assert strict.status("/v2/") == 503
+            assert is_silent(waiting)
+        assert waiting.answer().status == 200
+        assert [wire.answer().status for wire in wires] == [201] * 3
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

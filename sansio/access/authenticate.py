@@ -55,10 +55,13 @@ class Authentication:
 async def authenticate(request: Request, access: AccessConfig) -> Authentication:
     """Try all that the request shows. Raises a 503 when that takes a provider that cannot be asked now."""
     identity, tried = _by_certificate(request, access)
-    value = request.headers.get("authorization")
-    if value is None:
+    values = request.headers.all("authorization")
+    if not values:
         return Authentication(identity, tried)
-    return await _by_credentials(parse_authorization(value), identity, tried, access)
+    if len(values) > 1:
+        # Not a list (RFC 9110 section 5.3): a proxy may have looked at another one of them than we would.
+        return await _by_credentials(Unreadable("there is more than one Authorization field"), identity, tried, access)
+    return await _by_credentials(parse_authorization(values[0]), identity, tried, access)
 
 
 async def authenticate_with(credentials: Credentials, request: Request, access: AccessConfig) -> Authentication:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 from angos.sansio.access.authenticate import Authentication, authenticate, authenticate_with
 from angos.sansio.access.challenge import BASIC
 from angos.sansio.access.config import AccessConfig, TokenService
-from angos.sansio.access.credentials import Basic
+from angos.sansio.access.credentials import TOKEN_LENGTH_MAX, Basic
 from angos.sansio.access.events import AccessDenied
 from angos.sansio.access.identity import Identity
 from angos.sansio.access.scope import Scope, parse_scopes
@@ -57,6 +57,10 @@ async def _sign(identity: Identity, scopes: tuple[Scope, ...], service: TokenSer
     if identity.oidc is not None:
         claims["oidc"] = {"provider_name": identity.oidc.provider_name, "claims": identity.oidc.claims}
     token = (await SignToken(json.dumps(claims, separators=(",", ":")))).value
+    if len(token) > TOKEN_LENGTH_MAX:
+        # It would be refused at each use.
+        message = f"the token would be longer than {TOKEN_LENGTH_MAX} characters; ask for fewer scopes at once"
+        raise RegistryError(400, "UNSUPPORTED", message)
     answer = {
         "token": token,
         "access_token": token,

@@ -15,7 +15,7 @@ from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import Key, ListKeys, ReadKey
 from angos.sansio.errors import Invalid, RegistryError
 from angos.sansio.http.message import Inline, Response
-from angos.sansio.http.query import Query, next_page, page_size
+from angos.sansio.http.query import Query, asked_artifact_types, next_page, page_size
 from angos.sansio.manifests import read_media_type
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import parse_manifest, referrer_descriptor
@@ -31,7 +31,7 @@ CANDIDATES_MAX = 100
 async def list_referrers(namespace: Namespace, subject: Digest, query: Query, config: RegistryConfig) -> Response:
     """An image index of the referrers, ordered by digest, filtered by ``artifactType`` if asked. Never a 404."""
     limit = page_size(query, default=CANDIDATES_MAX, largest=CANDIDATES_MAX)
-    wanted = [text.replace(" ", "+") for text in query.all("artifactType")]
+    wanted = asked_artifact_types(query)
     if not all(is_media_type(text) for text in wanted):
         raise RegistryError(400, "UNSUPPORTED", "artifactType must be a media type")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from angos.sansio.access.scope import Scope
-from angos.sansio.http.query import Query
+from angos.sansio.http.query import Query, asked_artifact_types, asked_page_size
 from angos.sansio.http.route import (
     Blob,
     Catalog,
@@ -21,6 +21,8 @@ from angos.sansio.http.route import (
 )
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace
+
+INTEGER_MAX = (1 << 63) - 1  # of the language that rules are written in
 
 _VERB = {
     "get-blob": "pull",
@@ -108,8 +110,10 @@ def action_of(method: str, endpoint: Endpoint, query: Query) -> Action | None:
         case "PUT", ManifestOf(namespace, tag):
             return Action("put-manifest", namespace, {"reference": str(tag), "tags": [str(tag)]})
         case "GET", Referrers(namespace, subject):
-            details = _page(query, digest=str(subject), artifact_type=query.get("artifactType"))
-            return Action("get-referrers", namespace, details)
+            # Several ask for more than any one of them says, as none does.
+            types = asked_artifact_types(query)
+            artifact_type = types[0] if len(types) == 1 else None
+            return Action("get-referrers", namespace, _page(query, digest=str(subject), artifact_type=artifact_type))
         case _:
             return None
 
@@ -132,9 +136,8 @@ def _upload(method: str, namespace: Namespace, upload_id: str, query: Query) -> 
 
 
 def _page(query: Query, **more: str | None) -> dict[str, Any]:
-    count = query.get("n")
-    number = int(count) if count is not None and count.isascii() and count.isdigit() and len(count) < 10 else None
-    return _present(n=number, last=query.get("last"), **more)
+    size = asked_page_size(query)
+    return _present(n=None if size is None else min(size, INTEGER_MAX), last=query.get("last"), **more)
 
 
 def _present(**values: Any) -> dict[str, Any]:

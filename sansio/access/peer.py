@@ -28,7 +28,9 @@ def client_address(peer: Peer, headers: Headers, trusted_proxies: tuple[str, ...
                 return peer.address
             if not is_trusted(address, trusted_proxies):
                 return address
-    return _address(headers.get("x-real-ip") or "") or peer.address
+    real = headers.all("x-real-ip")
+    # It is not a list: of several, all but one may be the client's.
+    return (_address(real[0]) if len(real) == 1 else None) or peer.address
 
 
 def client_scheme(peer: Peer, headers: Headers, trusted_proxies: tuple[str, ...]) -> Literal["http", "https"]:
@@ -55,9 +57,11 @@ def _address(entry: str) -> str | None:
     elif text.count(":") == 1:  # 192.0.2.1:443
         text = text.partition(":")[0]
     try:
-        return str(ip_address(text))
+        address = ip_address(text.partition("%")[0])  # whatever follows a % is any text, and of no use here
     except ValueError:
         return None
+    # One client, one text: rules compare it.
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def is_trusted(address: str | None, trusted_proxies: tuple[str, ...]) -> bool:

@@ -36,14 +36,25 @@ def _pair(item: str) -> tuple[str, str]:
 _NUMBER = re.compile(r"[0-9]{1,100}")
 
 
+def asked_page_size(query: Query) -> int | None:
+    """The value of ``n``; None when it is absent, empty or no number."""
+    text = query.get("n")
+    return int(text) if text and _NUMBER.fullmatch(text) is not None else None
+
+
 def page_size(query: Query, *, default: int, largest: int) -> int:
     """The value of ``n``, cut to `largest`. Raises a 400 for what is no number; an empty ``n=`` counts as absent."""
-    text = query.get("n")
-    if not text:
-        return default
-    if _NUMBER.fullmatch(text) is None:
+    size = asked_page_size(query)
+    if size is not None:
+        return min(size, largest)
+    if text := query.get("n"):
         raise RegistryError(400, "UNSUPPORTED", f"n={text[:40]!r} must be a whole number, 0 or more")
-    return min(int(text), largest)
+    return default
+
+
+def asked_artifact_types(query: Query) -> list[str]:
+    """The values of ``artifactType``. A ``+`` that somebody on the way took for a blank is one again."""
+    return [text.replace(" ", "+") for text in query.all("artifactType")]
 
 
 def next_page(path: str, **parameters: str | int | list[str]) -> tuple[str, str]:

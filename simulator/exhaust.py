@@ -12,6 +12,7 @@ from angos.simulator.oracle.violation import Violation
 from angos.simulator.scenario import Scenario
 from angos.simulator.simulation import Simulation
 from angos.simulator.world.client import Act
+from angos.simulator.world.people import PEOPLE
 
 IMAGE = Act("push_image", tag=0, item=0)
 
@@ -39,9 +40,15 @@ OPERATIONS: dict[str, tuple[tuple[Act, ...], Act]] = {
     "pull": ((IMAGE,), Act("pull")),
     "list_tags": ((IMAGE, Act("put_manifest", tag=1)), Act("list_tags")),
     "list_catalog": ((IMAGE, Act("put_manifest", namespace=1)), Act("list_catalog")),
+    "private_pull_by_token": ((IMAGE,), Act("pull", who=PEOPLE.index("job"))),
+    "private_push_past_a_webhook": ((), Act("put_manifest", namespace=1)),
+    "private_push_against_a_webhook": ((), Act("put_manifest", namespace=1, who=PEOPLE.index("carol"))),
+    "private_mount": ((Act("push_blob", namespace=1),), Act("mount_blob", other=1, who=PEOPLE.index("carol"))),
+    "private_mount_in_vain": ((Act("push_blob", namespace=1),), Act("mount_blob", other=1, who=PEOPLE.index("job"))),
     "list_referrers": ((IMAGE, Act("put_manifest", tag=-1, item=2)), Act("list_referrers")),
 }
-"""For each operation what has to be there before, and the act. "Immutable" in a name says that all tags are."""
+"""For each operation what has to be there before, and the act. "Immutable" in a name says that all
+tags are, "private" that the registry is."""
 
 BOUNDS: Mapping[str, int] = {"next": 0, "turn": 0, "entry": 1, "content": 1, "remain": 1, "power-cut": 1}
 """Beside the faults: one power cut that takes something, one name that it takes alone, one content that it tears."""
@@ -88,6 +95,7 @@ def scenarios(operation: str, faults: int) -> Iterator[tuple[Scenario, Mapping[s
         faults_max=faults,
         lossy_answers=True,
         immutable_tags="immutable" in operation,
+        access="private" if "private" in operation else "open",
     )
     yield bucket, bounds
     # What comes late comes at every later moment: that is a matter of schedules.

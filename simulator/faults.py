@@ -11,24 +11,44 @@ from typing import Any, ClassVar
 
 from angos.sansio.effects import (
     AcquireLease,
+    AskWebhook,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
     DiscardUpload,
     DrawId,
     Effect,
+    FetchDocument,
     PromoteParts,
     ReadBody,
+    ReadCache,
     ReadClock,
     ReleaseLease,
+    SignToken,
     Sleep,
     StageBody,
+    Tell,
     Together,
+    VerifyOwnToken,
+    VerifyPassword,
+    VerifyToken,
+    WriteCache,
 )
 
 WRITES = (CreateKeys, DeleteKeys, StageBody, PromoteParts, DiscardPart, DiscardUpload)
 REPEATABLE = (CreateKeys, DeleteKeys, PromoteParts, DiscardPart, DiscardUpload)
-NOT_STORAGE = (AcquireLease, ReleaseLease, DrawId, ReadBody, ReadClock, Sleep, Together)
+SERVICES = (
+    AskWebhook,
+    FetchDocument,
+    ReadCache,
+    SignToken,
+    Tell,
+    VerifyOwnToken,
+    VerifyPassword,
+    VerifyToken,
+    WriteCache,
+)
+NOT_STORAGE = (AcquireLease, ReleaseLease, DrawId, ReadBody, ReadClock, Sleep, Together, *SERVICES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +197,64 @@ class Skew(Fault):
         return issubclass(effect, ReadClock)
 
 
+class Unanswered(Fault):
+    """An identity provider or a webhook gives no answer, or too many passwords are being checked. Promise: an outage is
+    a 503 or a denial, never an allow, and a provider that is down is not asked again at once."""
+
+    name = "unanswered"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """Whatever can fail with `PeerUnavailable`."""
+        return issubclass(effect, (FetchDocument, AskWebhook, VerifyPassword))
+
+
+class Garbage(Fault):
+    """An identity provider or a webhook answers something that means nothing. Promise: as for `Unanswered`."""
+
+    name = "garbage"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """What somebody else answers."""
+        return issubclass(effect, (FetchDocument, AskWebhook))
+
+
+class Slow(Fault):
+    """An identity provider or a webhook answers at once, but the answer is long on its way. Promise: what comes late is
+    as good as it was, nobody else asks meanwhile, and nobody gets in for it."""
+
+    name = "slow"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """What somebody else answers."""
+        return issubclass(effect, (FetchDocument, AskWebhook))
+
+
+class Rotated(Fault):
+    """The identity provider exchanges its key and drops the old one. Promise: nobody gets in by it, keys are fetched
+    once for it and not for every request."""
+
+    name = "rotated"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """Whatever is asked while a token is looked at."""
+        return issubclass(effect, (FetchDocument, ReadCache, VerifyToken))
+
+
+class Forgotten(Fault):
+    """The replica's cache is emptied. Promise: what is remembered is for speed, and forgetting it lets nobody in."""
+
+    name = "forgotten"
+
+    @classmethod
+    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+        """When somebody looks into it."""
+        return issubclass(effect, ReadCache)
+
+
 FAULTS: dict[str, type[Fault]] = {
     fault.name: fault
     for fault in (
@@ -193,14 +271,23 @@ FAULTS: dict[str, type[Fault]] = {
         Cancel,
         Lapse,
         Skew,
+        Unanswered,
+        Garbage,
+        Slow,
+        Rotated,
+        Forgotten,
     )
 }
 """By name. `none`, the calm option, is not a fault."""
+
+ACCESS_FAULTS = ("unanswered", "garbage", "slow", "rotated", "forgotten")
+"""Those that only happen in private worlds."""
 
 PLAN_STEPS = {CreateKeys: 24, PromoteParts: 14, StageBody: 8, DeleteKeys: 4, DiscardPart: 2, DiscardUpload: 2}
 """How many steps the plan of an effect has at most, in worlds as small as these: where a fault in its middle can be."""
 
 STALLS_MS = (6_000, 61_000, 3_600_000)  # longer than the wait for a lease, than a lease, than most patience
+SLOW_MS = (3_000, 9_000)  # three times the longer one is less than the lease on fetching keys
 SKEWS_MS = (-1, 1, -3_600_000, 3_600_000)
 
 

@@ -10,19 +10,22 @@ from angos.sansio.effects import (
     CreateKeys,
     DeleteKeys,
     Effect,
+    FetchDocument,
     OperationCancelled,
+    PeerUnavailable,
     StageBody,
     StorageFull,
     StorageRefused,
     StorageUnavailable,
 )
 from angos.simulator.choices import Choices
-from angos.simulator.faults import PLAN_STEPS, SKEWS_MS, STALLS_MS, possible
+from angos.simulator.faults import PLAN_STEPS, SKEWS_MS, SLOW_MS, STALLS_MS, possible
 from angos.simulator.oracle.violation import Violation
 from angos.simulator.scenario import Scenario
 from angos.simulator.scheduler import PERFORMERS, Scheduler
 from angos.simulator.tasks import Exchange, Task, abandon_children
 from angos.simulator.timeline import Timeline
+from angos.simulator.world.private import GARBAGE, GARBAGE_STATUSES
 
 
 class Injection(Scheduler):
@@ -103,6 +106,31 @@ class Injection(Scheduler):
             case "crash" | "kill":
                 self._die(task, effect, fault)
             case _:
+                self._strike_service(task, effect, fault)
+
+    def _strike_service(self, task: Task, effect: Effect[Any], fault: str) -> None:
+        private, replica = self.world.private, task.exchange.replica
+        assert private is not None
+        match fault:
+            case "unanswered":
+                if isinstance(effect, FetchDocument):
+                    private.perform(effect, replica)
+                self._fail(task, PeerUnavailable("no answer"))
+            case "garbage" if isinstance(effect, FetchDocument):
+                private.perform(effect, replica)
+                self._resume(task, GARBAGE[self.choices.pick("garbage", len(GARBAGE))])
+            case "garbage":
+                self._resume(task, GARBAGE_STATUSES[self.choices.pick("garbage", len(GARBAGE_STATUSES))])
+            case "slow":
+                task.repeat = (private.perform(effect, replica),)
+                self._sleep_until(task, self.world.clock.now_ms + SLOW_MS[self.choices.pick("slow", len(SLOW_MS))])
+            case "rotated":
+                private.rotate()
+                self._apply(task, effect)
+            case "forgotten":
+                private.forget(replica)
+                self._apply(task, effect)
+            case _:
                 raise AssertionError(f"unknown fault {fault}")
 
     def _run_plan(self, task: Task, effect: Effect[Any], doom: tuple[str, int]) -> None:
@@ -148,7 +176,7 @@ class Injection(Scheduler):
     def kill(self, replica: str) -> None:
         """One process dies: its operations end, its clients are told nothing."""
         self._abandon([task for task in self._everybody() if task.exchange.replica == replica])
-        self.world.store.kill(replica)
+        self.world.kill(replica)
 
     def cut_power(self, *, at_rest: bool = False) -> None:
         """Everybody dies, and what was not durable is kept or lost. Clients are told nothing."""
@@ -162,7 +190,7 @@ class Injection(Scheduler):
 
     def _lose_everything(self, *, at_rest: bool) -> None:
         for replica in self.world.replicas:
-            self.world.store.kill(replica)
+            self.world.kill(replica)
         self.world.store.cut_power(self.choices, at_rest=at_rest)
         self.world.leases.forget()
         self.invariants.power_cut()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 from angos.sansio.config import RegistryConfig
 from angos.simulator.world.client import Act
+from angos.simulator.world.people import ACCESS, REPOSITORIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,13 @@ class Scenario:
     """`RegistryConfig.allow_missing_manifest_references`."""
     immutable_tags: bool = False
     """`RegistryConfig.immutable_tags`."""
+    access: Literal["open", "private"] = "open"
+    """Private: with the people, policies and services of `angos.simulator.world.people`."""
 
     @property
     def registry_config(self) -> RegistryConfig:
         """What the operations are given."""
-        return _CONFIGS[self.allow_missing, self.immutable_tags]
+        return _config(self.allow_missing, self.immutable_tags, self.access)
 
     def to_json(self) -> dict[str, Any]:
         """For a trace."""
@@ -59,8 +63,7 @@ class Scenario:
         return cls(**known)
 
 
-_CONFIGS = {
-    (allow, immutable): RegistryConfig(allow_missing_manifest_references=allow, immutable_tags=immutable)
-    for allow in (True, False)
-    for immutable in (True, False)
-}
+@cache
+def _config(allow_missing: bool, immutable_tags: bool, access: str) -> RegistryConfig:
+    config = RegistryConfig(allow_missing_manifest_references=allow_missing, immutable_tags=immutable_tags)
+    return config if access == "open" else replace(config, access=ACCESS, repositories=REPOSITORIES)

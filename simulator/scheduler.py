@@ -30,6 +30,7 @@ from angos.sansio.effects import (
 from angos.sansio.errors import RegistryError
 from angos.sansio.operation import Done
 from angos.simulator.choices import Choices, exceeded
+from angos.simulator.faults import SERVICES
 from angos.simulator.oracle.history import History
 from angos.simulator.oracle.invariants import Invariants
 from angos.simulator.oracle.violation import Violation
@@ -216,6 +217,11 @@ class Scheduler(Turns):
 
     def _apply_again(self, task: Task, effect: Effect[Any]) -> None:
         first, task.repeat = task.repeat[0], None
+        if type(effect) in PERFORMERS:  # not twice, but answered late
+            if self.timeline is not None:
+                self.timeline.applied(task.name, first)
+            self._resume(task, first)
+            return
         again = self._store.apply(effect, task.exchange.replica)
         if isinstance(first, tuple):
             # "True if this call created it": the call did, whichever of its attempts.
@@ -305,6 +311,7 @@ class Scheduler(Turns):
             task.give_up_ms = now_ms + int(effect.wait_seconds * 1000)
         if task.give_up_ms <= now_ms:
             task.give_up_ms = None
+            self.world.leases.give_up()
             self._resume(task, None)
             return
         task.stalled = True  # the choice of a fault has been made
@@ -352,6 +359,18 @@ class Scheduler(Turns):
         group.running += 1
         self._ready.append(child)
 
+    def _ask_services(self, task: Task, effect: Effect[Any]) -> None:
+        private = self.world.private
+        assert private is not None, "an open registry asks nobody"
+        try:
+            reply = private.perform(effect, task.exchange.replica)
+        except EffectError as error:
+            self._fail(task, error)
+        else:
+            if self.timeline is not None:
+                self.timeline.applied(task.name, reply)
+            self._resume(task, reply)
+
     def _broken(self, task: Task, error: BaseException) -> Violation:
         call = task.exchange.call
         return Violation("internal error", f"{call.method} {call.target} ended with {type(error).__name__}: {error}")
@@ -369,5 +388,6 @@ PERFORMERS: dict[type[Effect[Any]], Callable[[Scheduler, Task, Any], None]] = {
     DrawId: Scheduler._draw_id,
     ReadBody: Scheduler._read_body,
     Together: Scheduler._together,
+    **dict.fromkeys(SERVICES, Scheduler._ask_services),
 }
 """The effects that are not storage."""

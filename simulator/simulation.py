@@ -8,9 +8,10 @@ from typing import Any
 
 from angos.sansio import registry
 from angos.sansio.effects import BodyHandle
-from angos.sansio.http.message import Absent, Body, FromKey, Headers, Inline, Request, Response, Slices
+from angos.sansio.http.message import Absent, Body, FromKey, Header, Headers, Inline, Request, Response, Slices
 from angos.simulator.choices import Calm, Choices
 from angos.simulator.injection import Injection
+from angos.simulator.oracle.access import AccessOracle
 from angos.simulator.oracle.history import Answer
 from angos.simulator.oracle.violation import Violation
 from angos.simulator.scenario import Scenario
@@ -18,6 +19,7 @@ from angos.simulator.scheduler import Stopped
 from angos.simulator.tasks import Client, Exchange, Task
 from angos.simulator.timeline import Timeline
 from angos.simulator.world.client import Act, Call, Script, Shared
+from angos.simulator.world.people import PEOPLE
 from angos.simulator.world.scripts import play
 
 
@@ -37,6 +39,7 @@ class Simulation(Injection):
         """Told of every answer, for whoever wants to compare it with something."""
         self.shared = Shared()
         self._config = scenario.registry_config
+        self._access = AccessOracle() if self.world.private is not None else None
 
     def run(self) -> Violation | None:
         """Prepare in peace, let the clients work, let everything settle, and look at what is there."""
@@ -85,6 +88,15 @@ class Simulation(Injection):
             faulty = True
         self.calls(self.invariants.audit())
         self.invariants.judge()
+        private = self.world.private
+        # Who was cancelled may have asked, and was not there for the answer.
+        if (
+            self._access is not None
+            and private is not None
+            and self.world.leases.were_exclusive
+            and not self.fired["cancel"]
+        ):
+            self._access.judge_fetches(private.fetches)
         temporaries = self.world.disk.disk.temporaries() if self.world.disk is not None else []
         leases = self.world.leases.held(self.world.clock.now_ms)
         self.invariants.at_rest(leases, temporaries, faulty=faulty)
@@ -101,6 +113,8 @@ class Simulation(Injection):
     def _finished(self, exchange: Exchange, value: Any) -> None:
         answer = self._answer_of(value)
         self.invariants.answered(exchange.call, value, answer, effects=exchange.effects, faulty=bool(self.fired))
+        if self._access is not None:
+            self._access.answered(exchange.client.who, exchange.call, answer, faulty=bool(self.fired))
         self._tell(exchange, answer)
 
     def _answer_of(self, response: Response) -> Answer:
@@ -149,7 +163,8 @@ class Simulation(Injection):
 
     def _go_on(self, client: Client, answer: Answer | None) -> None:
         while client.acts:
-            client.script = play(client.acts.popleft(), self.shared)
+            act = client.acts.popleft()
+            client.script, client.who = play(act, self.shared), PEOPLE[act.who]
             try:
                 call = next(client.script)
             except StopIteration:
@@ -164,12 +179,21 @@ class Simulation(Injection):
         exchange = Exchange(client, call, replicas[client.replica])
         handle = self.world.open_body(call.body)
         length = call.body.content_length
-        request = Request(call.method, call.target, Headers(call.headers), BodyHandle(handle), length)
+        fields = call.headers
+        if self._access is not None:
+            fields += self._shown_by(client)
+            self._access.sent(client.who, call)
+        request = Request(call.method, call.target, Headers(fields), BodyHandle(handle), length)
         self.invariants.sent(call)
         # Looked up when it is needed, so that a test can break it.
         self._ready.append(Task(client.name, exchange, registry.handle(request, self._config)))
         if self.timeline is not None:
             self.timeline.sent(self.steps, self.world.clock.now_ms, client.name, call, exchange.replica)
+
+    def _shown_by(self, client: Client) -> tuple[Header, ...]:
+        private = self.world.private
+        value = None if private is None else private.authorization(client.who)
+        return () if value is None else (("authorization", value),)
 
 
 def _script(calls: list[Call]) -> Script:

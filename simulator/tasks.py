@@ -10,6 +10,7 @@ from angos.sansio.effects import Effect, Together
 from angos.sansio.operation import Operation
 from angos.simulator.world.client import Act, Call, Script
 from angos.simulator.world.directory import RunningPlan
+from angos.simulator.world.people import PEOPLE
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +20,7 @@ class Client:
     name: str
     acts: deque[Act]
     replica: int = 0
+    who: str = PEOPLE[0]
     script: Script | None = None
 
 
@@ -63,7 +65,7 @@ class Task:
     stalled: bool = False
     """Fault choices for the present effect have been made."""
     repeat: Any = None
-    """The reply of the first of two applications, in a tuple."""
+    """The reply of the first of two applications, or one that takes its time, in a tuple."""
     plan: RunningPlan | None = None
     doom: tuple[str, int] | None = None
     """What happens to the plan, and after how many steps."""

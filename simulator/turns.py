@@ -10,12 +10,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-from angos.sansio.effects import AcquireLease, DrawId, Effect, ReadBody, Sleep, Together
+from angos.sansio.effects import (
+    AcquireLease,
+    DrawId,
+    Effect,
+    ReadBody,
+    SignToken,
+    Sleep,
+    Tell,
+    Together,
+    VerifyOwnToken,
+    VerifyToken,
+)
 from angos.simulator.choices import Choices
 from angos.simulator.tasks import Task
 from angos.simulator.world.clock import Clock
 
-PRIVATE = frozenset({DrawId, ReadBody, Together})
+PRIVATE = frozenset({DrawId, ReadBody, SignToken, Tell, Together, VerifyOwnToken, VerifyToken})
 """Nobody else can tell when they happen: no other task need come before."""
 
 Late = tuple[Effect[Any], str]

@@ -8,10 +8,11 @@ from random import Random
 from typing import Literal
 
 from angos.simulator.choices import Choices, Prioritised, Seeded
-from angos.simulator.faults import FAULTS
+from angos.simulator.faults import ACCESS_FAULTS, FAULTS
 from angos.simulator.scenario import Scenario
 from angos.simulator.world.client import FORMS, Act
 from angos.simulator.world.images import NAMESPACES, TAGS
+from angos.simulator.world.people import PEOPLE
 from angos.simulator.world.scripts import SCRIPTS
 
 UPLOADING = (
@@ -26,6 +27,8 @@ UPLOADING = (
 )
 NAMING = ("push_image", "put_manifest", "delete_manifest", "delete_tag", "pull", "get_manifest", "list_referrers")
 MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(SCRIPTS)))
+
+STORAGE_FAULTS = tuple(name for name in FAULTS if name not in ACCESS_FAULTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ class Seed:
         return Prioritised(self.number, interruptions=self.interruptions, fault_rate=self.fault_rate)
 
 
-def draw(number: int, *, store: Literal["bucket", "disk"] | None = None, faults: bool = True) -> Seed:
+def draw(
+    number: int, *, store: Literal["bucket", "disk"] | None = None, faults: bool = True, private: bool = False
+) -> Seed:
     """The run of this number, the same everywhere."""
     random = Random(f"scenario {number}")
     chance = random.random
@@ -64,7 +69,7 @@ def draw(number: int, *, store: Literal["bucket", "disk"] | None = None, faults:
             other=random.randrange(3),
         )
 
-    chosen = tuple(name for name in FAULTS if chance() < 0.35) if faults and chance() < 0.85 else ()
+    chosen = tuple(name for name in STORAGE_FAULTS if chance() < 0.35) if faults and chance() < 0.85 else ()
     world = store or ("disk" if chance() < 0.4 else "bucket")
     replicas = random.choice((1, 1, 2, 3))
     scenario = Scenario(
@@ -85,4 +90,24 @@ def draw(number: int, *, store: Literal["bucket", "disk"] | None = None, faults:
     interruptions = random.randint(1, 5) if chance() < 0.5 else None
     # Drawn last, so that what was added later leaves the rest of a seed as it was.
     scenario = replace(scenario, immutable_tags=chance() < 0.25)
+    if chance() < 0.15 or private:
+        scenario = _private(scenario, random, faults=faults)
     return Seed(number, scenario, random.choice((0.01, 0.03, 0.1)), interruptions)
+
+
+def _private(scenario: Scenario, random: Random, *, faults: bool) -> Scenario:
+    """The same, done by different people to a private registry whose services may fail."""
+
+    def somebody(act: Act) -> Act:
+        who = random.choice((0, 0, 3, random.randrange(len(PEOPLE))))
+        return replace(act, who=who, namespace=random.randrange(len(NAMESPACES)))
+
+    chosen = tuple(name for name in ACCESS_FAULTS if random.random() < 0.5) if faults else ()
+    return replace(
+        scenario,
+        access="private",
+        clients=tuple(tuple(somebody(act) for act in acts) for acts in scenario.clients),
+        before=tuple(somebody(act) for act in scenario.before),
+        faults=scenario.faults + chosen,
+        faults_max=max(scenario.faults_max, random.randint(1, 3)) if chosen else scenario.faults_max,
+    )

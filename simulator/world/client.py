@@ -53,6 +53,8 @@ class Act:
     """The connection breaks after so many bytes of the first body of every blob."""
     other: int = 0
     """A second namespace, or where a join begins."""
+    who: int = 0
+    """Who does it, in a private world: a place in `angos.simulator.world.people.PEOPLE`."""
 
 
 @dataclass(slots=True)

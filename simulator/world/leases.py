@@ -6,11 +6,13 @@ from __future__ import annotations
 class Leases:
     """Who holds what, until when."""
 
-    __slots__ = ("_drawn", "_held", "always_granted")
+    __slots__ = ("_drawn", "_held", "always_granted", "were_exclusive")
 
     def __init__(self, *, always_granted: bool = False) -> None:
         self.always_granted = always_granted
         """A world without mutual exclusion: everything must still hold."""
+        self.were_exclusive = not always_granted
+        """Nobody has ever held, or gone on without, a lease that somebody else had not given back."""
         self._held: dict[str, tuple[str, int]] = {}
         self._drawn = 0
 
@@ -20,6 +22,8 @@ class Leases:
 
     def acquire(self, name: str, *, until_ms: int) -> str:
         """Grant it. Whether it is free has been looked at before."""
+        if name in self._held:
+            self.were_exclusive = False
         self._drawn += 1
         token = f"lease-{self._drawn}"
         self._held[name] = (token, until_ms)
@@ -33,6 +37,11 @@ class Leases:
     def forget(self) -> None:
         """A fail-over lost them all: the next one who asks becomes a second holder."""
         self._held.clear()
+        self.were_exclusive = False
+
+    def give_up(self) -> None:
+        """Somebody has waited for long enough."""
+        self.were_exclusive = False
 
     def held(self, now_ms: int) -> list[str]:
         """The names that somebody holds."""

@@ -7,6 +7,7 @@ from angos.simulator.world.bodies import ArrivingBody, SyntheticBody
 from angos.simulator.world.clock import Clock
 from angos.simulator.world.directory import DirectoryWorld
 from angos.simulator.world.leases import Leases
+from angos.simulator.world.private import PrivateWorld
 from angos.simulator.world.store import KeyWorld
 
 
@@ -20,6 +21,7 @@ class World:
         self.leases = Leases(always_granted=scenario.leases_granted)
         self.bodies: dict[int, ArrivingBody] = {}
         self.disk: DirectoryWorld | None = None
+        self.private = PrivateWorld(self.clock, self.replicas) if scenario.access == "private" else None
         self._ids = 0
         self.store: KeyWorld | DirectoryWorld
         if scenario.store == "disk":
@@ -27,6 +29,12 @@ class World:
             self.store = self.disk
         else:
             self.store = KeyWorld(self.clock, self.bodies, exports_hash_states=scenario.hash_states)
+
+    def kill(self, replica: str) -> None:
+        """A process loses what it had in memory."""
+        self.store.kill(replica)
+        if self.private is not None:
+            self.private.forget(replica)
 
     def open_body(self, body: SyntheticBody) -> int:
         """A handle for a body that begins to arrive."""

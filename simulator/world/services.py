@@ -57,6 +57,26 @@ def sign(key: str, header: Mapping[str, Any], claims: Mapping[str, Any]) -> Secr
     return Secret(f"{signed}.{_signature(key, signed)}")
 
 
+class Memory:
+    """A cache."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, str], tuple[int, bytes]] = {}
+
+    def read(self, name: str, variant: Secret, now_ms: int) -> bytes | None:
+        """What is remembered, None when it is not or no longer."""
+        until_ms, value = self._values.get((name, variant.value), (0, b""))
+        return value if now_ms < until_ms else None
+
+    def write(self, name: str, variant: Secret, value: bytes, until_ms: int) -> None:
+        """Remember it."""
+        self._values[name, variant.value] = (until_ms, value)
+
+    def holds(self, beginning: str, now_ms: int) -> bool:
+        """Whether anything is remembered under a name that begins so."""
+        return any(name.startswith(beginning) and now_ms < until for (name, _), (until, _) in self._values.items())
+
+
 @dataclass
 class SimulatedServices:
     """All of them. Attributes may be changed at any time: that is how providers fail and passwords change."""
@@ -70,7 +90,8 @@ class SimulatedServices:
     fetched: list[str] = field(default_factory=list)
     asked: list[AskWebhook] = field(default_factory=list)
     told: list[Event] = field(default_factory=list)
-    _cache: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+    """What is remembered for whoever asks now."""
 
     def perform(self, effect: Effect[Any]) -> Any:
         """The reply. Raises `PeerUnavailable`, and `LookupError` for an effect that is not for these services."""
@@ -96,11 +117,9 @@ class SimulatedServices:
                     raise PeerUnavailable(f"webhook {name} does not answer")
                 return status
             case ReadCache(name, variant):
-                until_ms, value = self._cache.get((name, variant.value), (0, b""))
-                return value if self.now_ms < until_ms else None
+                return self.memory.read(name, variant, self.now_ms)
             case WriteCache(name, value, seconds, variant):
-                self._cache[name, variant.value] = (self.now_ms + int(seconds * 1000), value)
-                return None
+                return self.memory.write(name, variant, value, self.now_ms + int(seconds * 1000))
             case Tell(event):
                 self.told.append(event)
                 return None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from hypothesis import strategies as st
 
 from angos.simulator.choices import Choices, Drawn, Recorded, Recording
-from angos.simulator.faults import FAULTS
 from angos.simulator.report import Report
 from angos.simulator.scenario import Scenario
 from angos.simulator.simulation import Simulation
+from angos.simulator.workload import STORAGE_FAULTS
 from angos.simulator.world.client import FORMS, Act
 from angos.simulator.world.images import NAMESPACES, TAGS
+from angos.simulator.world.people import PEOPLE
 from angos.simulator.world.scripts import SCRIPTS
 
 
@@ -27,12 +29,16 @@ def acts(verbs: Sequence[str] = tuple(sorted(SCRIPTS))) -> st.SearchStrategy[Act
         form=st.sampled_from(FORMS),
         cut_at=st.none() | st.integers(0, 12),
         other=st.integers(0, 2),
+        who=st.integers(0, len(PEOPLE) - 1),
     )
 
 
 @st.composite
 def scenarios(
-    draw: st.DrawFn, verbs: Sequence[str] = tuple(sorted(SCRIPTS)), faults: Sequence[str] = tuple(FAULTS)
+    draw: st.DrawFn,
+    verbs: Sequence[str] = tuple(sorted(SCRIPTS)),
+    faults: Sequence[str] = STORAGE_FAULTS,
+    access: Literal["open", "private"] = "open",
 ) -> Scenario:
     """A world with some of the faults, and up to three clients."""
     enabled = draw(st.lists(st.sampled_from(tuple(faults)), unique=True, max_size=4)) if faults else []
@@ -50,6 +56,7 @@ def scenarios(
         hash_states=draw(st.booleans()),
         tick_ms=draw(st.integers(0, 1)),
         immutable_tags=draw(st.booleans()),
+        access=access,
     )
 
 

@@ -15,6 +15,8 @@ from angos.simulator.scenario import Scenario
 from tests.property.strategies import drawn, play
 from tests.property.strategies import scenarios as drawn_scenarios
 
+REFUSED = ("private_push_against_a_webhook",)  # before the store is asked for anything
+
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("store", ["bucket", "disk"])
@@ -30,7 +32,9 @@ def test_any_single_fault_leaves_every_promise_kept(operation: str, store: str) 
         for violation, found_in, recording in seen.violations:
             report = Report(found_in, Tape([pick.value for pick in recording.picks]))
             raise AssertionError(f"{violation}\n{report.text()}")
-    wanted = {"lost_request", "lost_reply", "crash", "kill", "cancel", "stall"}
+    wanted = {"kill", "cancel", "stall"}
+    if operation not in REFUSED:
+        wanted |= {"lost_request", "lost_reply", "crash"}
     assert wanted <= fired.keys(), f"faults that never fired: {sorted(wanted - fired.keys())}"
 
 

@@ -11,18 +11,24 @@ from typing import Any
 import pytest
 
 from angos.sansio import blobs, layout, manifests, registry, tags, upload_session, uploads
+from angos.sansio.access import authorize, oidc, policy, webhook
+from angos.sansio.access.action import Action
+from angos.sansio.access.config import Webhook
+from angos.sansio.access.policy import Policy
 from angos.sansio.disk import plans
 from angos.sansio.disk.steps import MakeFolder, SizeOf
-from angos.sansio.effects import CreateKeys, DeleteKeys, Key, PromoteParts, ReadClock, Stat, StatKey
+from angos.sansio.effects import CreateKeys, DeleteKeys, Key, PromoteParts, ReadCache, ReadClock, Stat, StatKey
 from angos.sansio.http.message import Response
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
+from angos.sansio.secret import Secret
 from angos.simulator.exhaust import IMAGE, enumerate_runs
 from angos.simulator.scenario import Scenario
 from angos.simulator.search import Drawer, explain, search
 from angos.simulator.workload import Seed, draw
 from angos.simulator.world.client import Act
+from angos.simulator.world.people import PEOPLE
 
 Patch = pytest.MonkeyPatch
 
@@ -35,6 +41,30 @@ def anything(number: int) -> Seed:
 def on_a_disk(number: int) -> Seed:
     """The same, on a disk only."""
     return draw(number, store="disk")
+
+
+def in_private(number: int) -> Seed:
+    """The same, in a private registry."""
+    return draw(number, private=True)
+
+
+def knocking(number: int) -> Seed:
+    """Three strangers with tokens of keys that nobody knows, after a job has come in."""
+    clients = tuple((Act("head_blob", who=PEOPLE.index("stranger")),) for _ in range(3))
+    before = (Act("head_blob", who=PEOPLE.index("job")),)
+    return Seed(number, Scenario(clients=clients, before=before, access="private"), 0.0, 2)
+
+
+def reaching(number: int) -> Seed:
+    """Carol, who may only read there, pushes to what a webhook guards, and a job, who may not read there, mounts from
+    it what Alice has pushed."""
+    carol, job = PEOPLE.index("carol"), PEOPLE.index("job")
+    clients = ((Act("put_manifest", namespace=1, who=carol),), (Act("mount_blob", other=1, who=job),))
+    faults = ("unanswered", "garbage", "slow", "forgotten")
+    scenario = Scenario(
+        clients=clients, before=(Act("push_blob", namespace=1),), access="private", faults=faults, faults_max=2
+    )
+    return Seed(number, scenario, 0.1, None if number % 2 else 2)
 
 
 def crossing(number: int) -> Seed:
@@ -216,6 +246,58 @@ def every_namespace_reads_every_blob(patch: Patch) -> None:
     patch.setattr(blobs, "blob_is_readable", readable)
 
 
+def an_outage_of_a_webhook_lets_in(patch: Patch) -> None:
+    """Who cannot be asked is taken to agree."""
+    ask = webhook._ask
+
+    async def ask_or_allow(configured: Webhook, headers: Any) -> tuple[webhook.WebhookVerdict, bool]:
+        verdict, lasting = await ask(configured, headers)
+        outage = verdict.outcome == "unavailable"
+        return (webhook.WebhookVerdict(configured.name, "allow"), False) if outage else (verdict, lasting)
+
+    patch.setattr(webhook, "_ask", ask_or_allow)
+
+
+def webhook_answers_are_anybodys(patch: Patch) -> None:
+    """What the webhook said is remembered without what it was told."""
+    patch.setattr(webhook, "_variant", lambda headers: Secret(""))
+
+
+def rules_that_fail_allow(patch: Patch) -> None:
+    """An error in a rule counts as true."""
+    decide = policy.decide
+
+    def trusting(asked: Policy, variables: Any) -> policy.Decision:
+        decision = decide(asked, variables)
+        failed = any(outcome.value is None for outcome in decision.outcomes)
+        return policy.Decision(decision.allowed or failed, decision.outcomes)
+
+    patch.setattr(authorize, "decide", trusting)
+
+
+def mounts_do_not_ask_whether_one_may_read(patch: Patch) -> None:
+    """Who may push may take a blob from everywhere."""
+
+    async def may_read(*_: Any) -> bool:
+        return True
+
+    patch.setattr(authorize.Caller, "may_read", may_read)
+
+
+def scopes_of_tokens_are_not_looked_at(patch: Patch) -> None:
+    """A token is good for everything that its holder may do."""
+    patch.setattr(Action, "is_covered_by", lambda *_: True)
+
+
+def every_unknown_key_is_fetched(patch: Patch) -> None:
+    """Nobody looks whether keys were fetched a moment ago."""
+
+    async def read(name: str) -> bytes | None:
+        return None if ":cooldown:" in name else await ReadCache(name)
+
+    patch.setattr(oidc, "ReadCache", read)
+
+
 def finished_uploads_are_left(patch: Patch) -> None:
     """Nobody removes an upload that was finished."""
     patch.setattr(uploads, "DiscardUpload", _nothing)
@@ -236,6 +318,12 @@ BUGS: dict[Callable[[Patch], None], tuple[Drawer, int]] = {
     immutable_tags_without_a_claim: (racing, 100),
     helpers_of_a_claim_date_it_anew: (racing, 1000),
     every_namespace_reads_every_blob: (anything, 500),
+    an_outage_of_a_webhook_lets_in: (reaching, 100),
+    webhook_answers_are_anybodys: (in_private, 1000),
+    rules_that_fail_allow: (in_private, 100),
+    mounts_do_not_ask_whether_one_may_read: (reaching, 10),
+    scopes_of_tokens_are_not_looked_at: (in_private, 200),
+    every_unknown_key_is_fetched: (knocking, 50),
     finished_uploads_are_left: (anything, 200),
 }
 

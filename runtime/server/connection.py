@@ -69,6 +69,9 @@ class Connection:
         """Whatever comes before the first request. False when there will be none."""
         return True
 
+    def _check_peer(self) -> None:
+        """Raises `HeadRefused` when what this connection began with does not hold any more."""
+
     async def _serve(self) -> None:
         with CancelScope() as scope:
             self._deadline.give_up = scope.cancel
@@ -84,6 +87,7 @@ class Connection:
                 if raw is None:
                     return
                 head = self._surroundings.head_parser.parse(raw)
+                self._check_peer()
             except HeadRefused as refused:
                 self._surroundings.counters.heads_refused += 1
                 answer = error_answer(refused.status, refused.code, refused.message)

@@ -10,6 +10,7 @@ from typing import Final
 from angos.runtime.server.certificate import read_subject
 from angos.runtime.server.connection import Connection
 from angos.runtime.server.deadlines import Wait
+from angos.runtime.server.framing import HeadRefused
 from angos.runtime.server.reminder import Reminder
 from angos.runtime.server.response_writer import error_answer, format_head
 from angos.runtime.server.surroundings import Surroundings
@@ -62,6 +63,16 @@ class EncryptedConnection(Connection):
         if certificate is not None:
             self._peer = replace(self._peer, certificate=read_subject(certificate))
         return True
+
+    def _check_peer(self) -> None:
+        # Who the client is was found out when the connection began; a reload may have changed who is believed.
+        current = self._surroundings.tls
+        if current is None or current is self._tls:
+            return
+        if current.would_ask_again(self._tls, certificate=self._peer.certificate is not None):
+            # RFC 9110 section 15.5.20: whatever the request was, it may be sent again on another connection.
+            raise HeadRefused(421, "which client certificates are trusted has changed; connect again")
+        self._tls = current
 
     async def _shake_hands(self) -> bytes | None:
         """The certificate of the client. When very many shake hands, the one that has done so for longest is cut."""

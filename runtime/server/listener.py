@@ -15,7 +15,7 @@ from anyio import CancelScope, CapacityLimiter
 
 from angos.runtime.server.acceptor import Acceptor
 from angos.runtime.server.application import Application
-from angos.runtime.server.deadlines import Wait, expire_overdue
+from angos.runtime.server.deadlines import expire_overdue
 from angos.runtime.server.framing import HeadParser, ParseFields
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.surroundings import Surroundings
@@ -202,10 +202,7 @@ async def _drain(surroundings: Surroundings) -> bool:
     """Wait for the open connections to end. False when the time was over before they had."""
     ends = time.monotonic() + surroundings.options.drain_seconds
     while surroundings.deadlines:
-        for deadline in surroundings.deadlines:
-            if deadline.wait is Wait.REQUEST:
-                # Nothing is in flight here. A request that has arrived already is still found and answered.
-                deadline.channel.end_receiving()
+        surroundings.end_idle()
         if time.monotonic() >= ends:
             _log.warning(
                 "%d connections did not end within %g seconds and are cut",

@@ -62,7 +62,9 @@ class Installation:
         surroundings.trusted_proxies = serving.trusted_proxies
         surroundings.on_answer = serving.on_answer
         if serving.tls is not None:
-            surroundings.tls = serving.tls
+            before, surroundings.tls = surroundings.tls, serving.tls
+            if before is not None and serving.tls.would_ask_again(before, certificate=True):
+                surroundings.end_idle()
         serving.take_effect()
 
 

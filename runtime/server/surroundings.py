@@ -11,7 +11,7 @@ from angos.runtime.server.admission import RequestSlots
 from angos.runtime.server.application import Application
 from angos.runtime.server.clients import ClientConnections, ClientRates
 from angos.runtime.server.counters import OnAnswer, ServerCounters
-from angos.runtime.server.deadlines import Deadline
+from angos.runtime.server.deadlines import Deadline, Wait
 from angos.runtime.server.framing import HeadParser
 from angos.runtime.server.limits import ServerOptions
 
@@ -51,3 +51,9 @@ class Surroundings:
 
     def __post_init__(self) -> None:
         self.slots = RequestSlots(self.counters)
+
+    def end_idle(self) -> None:
+        """End the connections that wait for a request. One that has arrived already is still found and answered."""
+        for deadline in self.deadlines:
+            if deadline.wait is Wait.REQUEST:
+                deadline.channel.end_receiving()

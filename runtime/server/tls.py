@@ -42,6 +42,14 @@ class ServerTls:
 
     options: TlsOptions
     context: ssl.SSLContext
+    authorities: bytes | None = None
+    """The content of the `client_ca_bundle`."""
+
+    def would_ask_again(self, since: ServerTls, *, certificate: bool) -> bool:
+        """Whether a client that `since` has let in, with a certificate or without one, has to show itself anew."""
+        if (self.authorities, self.options.client_auth) == (since.authorities, since.options.client_auth):
+            return False
+        return certificate or (self.authorities is not None and self.options.client_auth == "required")
 
 
 def load_tls(options: TlsOptions) -> ServerTls:
@@ -58,14 +66,15 @@ def load_tls(options: TlsOptions) -> ServerTls:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_IGNORE_UNEXPECTED_EOF
     context.set_alpn_protocols(["http/1.1"])
     _load_certificate(context, options.server_certificate_bundle, options.server_private_key)
+    authorities = None
     if options.client_ca_bundle is not None:
-        _load_authorities(context, options.client_ca_bundle)
+        authorities = _load_authorities(context, options.client_ca_bundle)
         context.verify_mode = ssl.CERT_REQUIRED if options.client_auth == "required" else ssl.CERT_OPTIONAL
         # A session that is taken up again would not look at the client's certificate again. What OpenSSL remembers of
         # TLS 1.2 by itself cannot be switched off from here; it ends with the context, so with a changed bundle.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
-    return ServerTls(options, context)
+    return ServerTls(options, context, authorities)
 
 
 def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
@@ -92,16 +101,17 @@ def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> 
         raise TlsUnusable(f"server_certificate_bundle {certificate} with {key} cannot be used: {error}") from None
 
 
-def _load_authorities(context: ssl.SSLContext, bundle: Path) -> None:
+def _load_authorities(context: ssl.SSLContext, bundle: Path) -> bytes:
     import ssl
 
-    _read(bundle, "client_ca_bundle", "-----BEGIN CERTIFICATE-----", "certificate")
+    content = _read(bundle, "client_ca_bundle", "-----BEGIN CERTIFICATE-----", "certificate")
     try:
         context.load_verify_locations(cafile=bundle)
     except ssl.SSLError as error:
         raise TlsUnusable(f"client_ca_bundle {bundle} cannot be read as PEM: {_reason(error)}") from None
     except OSError as error:
         raise TlsUnusable(f"client_ca_bundle {bundle} cannot be read: {error.strerror}") from None
+    return content
 
 
 def _culprit(certificate: Path, key: Path) -> str:
@@ -115,13 +125,14 @@ def _culprit(certificate: Path, key: Path) -> str:
     return f"server_private_key {key}"
 
 
-def _read(path: Path, key: str, mark: str, what: str) -> None:
+def _read(path: Path, key: str, mark: str, what: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise TlsUnusable(f"{key} {path} cannot be read: {error.strerror}") from None
     if mark.encode() not in content:
         raise TlsUnusable(f"{key} {path} holds no {what} in PEM form ({mark})")
+    return content
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Iterable
 
 import h11
 from anyio import (
@@ -44,23 +45,33 @@ class Connection:
         protocol = self._protocol
         return protocol.our_state is h11.DONE and protocol.their_state is h11.DONE and not protocol.trailing_data[0]
 
-    async def ask(self, target: str, fields: list[tuple[bytes, bytes]]) -> h11.Response:
-        """GET. The final response; its body is to be received. Fails with `NoAnswer`."""
+    async def ask(
+        self,
+        target: str,
+        fields: list[tuple[bytes, bytes]],
+        method: str = "GET",
+        body: Iterable[memoryview] = (),
+    ) -> h11.Response:
+        """The final response; its body is to be received. Fails with `NoAnswer`.
+
+        `body`: pieces that are sent one after the other, without a copy. The fields say how long it is in all.
+        """
         if self.reusable:
             self._protocol.start_next_cycle()
         self.heard = False
         try:
-            request = h11.Request(method="GET", target=target, headers=fields)
+            request = h11.Request(method=method, target=target, headers=fields)
             head = self._protocol.send(request)
         except h11.LocalProtocolError:
             # Its text quotes the field, so it is not passed on.
             raise NoAnswer("the request has a header field that cannot be sent") from None
-        self._protocol.send(h11.EndOfMessage())
         assert head is not None, "a request has bytes"
-        try:
-            await self._stream.send(head)
-        except (BrokenResourceError, ClosedResourceError, OSError) as error:
-            raise NoAnswer(f"{self.origin} broke the connection off{_because(error)}") from None
+        await self._send(head)
+        for piece in body:
+            some = h11.Data(data=piece)  # type: ignore[arg-type]  # whatever it is, it is passed on
+            for data in self._protocol.send_with_data_passthrough(some) or ():
+                await self._send(data)
+        self._protocol.send(h11.EndOfMessage())
         while True:
             event = await self._next()
             if isinstance(event, h11.Response):
@@ -79,6 +90,12 @@ class Connection:
     async def close(self) -> None:
         """Does not wait for the server."""
         await aclose_forcefully(self._stream)
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            await self._stream.send(data)
+        except (BrokenResourceError, ClosedResourceError, OSError) as error:
+            raise NoAnswer(f"{self.origin} broke the connection off{_because(error)}") from None
 
     async def _next(self) -> h11.Event:
         while True:

@@ -17,6 +17,9 @@ and comes out of `RequestBody.receive` unchanged.
 
 A sink that is an object may also have a method ``lend() -> memoryview | None``: where the next bytes may be received
 into, so that nothing has to be copied. Its next call then gets the beginning of that view, if the body allows it.
+
+One that cannot take everything at once has ``is_full: bool`` and ``async make_room()``, which is awaited on the loop
+between the calls, so that a thread never waits for room; a full sink still takes what has been received already.
 """
 
 

@@ -181,7 +181,10 @@ class BodyReader:
             self._feed(received, memoryview(received), len(received))
 
     async def _receive_in_turns(self) -> None:
+        make_room = getattr(self._sink, "make_room", None)
         while not self.finished and not self._ended:
+            if make_room is not None:
+                await make_room()
             if await to_thread.run_sync(self._turn, limiter=self._limiter):
                 self._deadline.start(Wait.BODY, self._options.body_stall_timeout)
                 await self._channel.wait_receivable()
@@ -200,7 +203,7 @@ class BodyReader:
             if received == 0:
                 self._ended = True
                 return False
-            if time.monotonic() >= ends:
+            if time.monotonic() >= ends or getattr(self._sink, "is_full", False):
                 return False
             # Only a client that is fast deserves that a thread waits for it.
             if received is None and not (moved >= FAST_SIZE and channel.poll_receivable(POLL_MILLISECONDS)):

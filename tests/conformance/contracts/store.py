@@ -18,12 +18,14 @@ from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
 from angos.runtime.performer import RequestPerformer, Services
 from angos.runtime.stores.directory import DirectoryStore
+from angos.runtime.stores.s3.store import S3Store
 from angos.sansio.effects import BodyHandle, BodyInterrupted, BodyTooLarge, Effect
 from angos.sansio.operation import Operation
 from angos.simulator.world.bodies import ArrivingBody, SyntheticBody
 from angos.simulator.world.clock import Clock
 from angos.simulator.world.directory import DirectoryWorld
 from angos.simulator.world.store import KeyWorld
+from tests.conformance.contracts.s3 import s3_bucket
 
 T = TypeVar("T")
 BODY = BodyHandle(0)
@@ -67,6 +69,8 @@ class SentBody:
     async def receive(self, sink: Callable[[Sequence[memoryview]], None], size_max: int | None) -> bool:
         content = self._sent.content[: self._sent.cut_at]
         for start in range(0, len(content), self._sent.turn):
+            if (make_room := getattr(sink, "make_room", None)) is not None and getattr(sink, "is_full", False):
+                await make_room()
             piece = bytearray(content[start : start + self._sent.turn])
             if size_max is not None and start + len(piece) > size_max:
                 raise BodyTooLarge(size_max)
@@ -147,6 +151,26 @@ def _directory(
 
 
 @contextmanager
+def _bucket(
+    backend: Literal["asyncio", "trio"], *, blobs: Path | None = None, metadata: Path | None = None
+) -> Iterator[StoreUnderTest]:
+    """A store in a bucket; what has a folder is kept there instead."""
+    with s3_bucket() as options, start_blocking_portal(backend) as portal:
+        bucket = S3Store(options)
+        services = Services(
+            DirectoryStore(blobs) if blobs else bucket,
+            DirectoryStore(metadata) if metadata else bucket,
+            LocalLeases(),
+            SystemClock(),
+            SystemEntropy(),
+        )
+        try:
+            yield RealStore(services, portal)
+        finally:
+            portal.call(bucket.close)
+
+
+@contextmanager
 def _simulated(make: Callable[[Clock, dict[int, ArrivingBody]], Any]) -> Iterator[StoreUnderTest]:
     yield SimulatedStore(make)
 
@@ -156,6 +180,9 @@ IMPLEMENTATIONS: dict[str, Callable[[Path], AbstractContextManager[StoreUnderTes
     "directory on trio": lambda root: _directory(root, "trio"),
     "directory with sync": lambda root: _directory(root, "asyncio", sync=True),
     "two directories": lambda root: _directory(root, "asyncio", separate=True),
+    "bucket on asyncio": lambda _: _bucket("asyncio"),
+    "bucket on trio": lambda _: _bucket("trio"),
+    "blobs in a bucket": lambda root: _bucket("asyncio", metadata=root),
     "simulated bucket": lambda root: _simulated(KeyWorld),
     "simulated directory": lambda root: _simulated(DirectoryWorld),
 }

@@ -1,0 +1,277 @@
+"""One bucket as a service to ask: signed requests, sent again when that may help, given up when it does not."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import h11
+from anyio import CancelScope, current_time, move_on_after, sleep
+from anyio.to_thread import run_sync
+
+from angos.runtime.client.connection import Connection, NoAnswer
+from angos.runtime.stores.s3.breaker import Breaker
+from angos.runtime.stores.s3.connections import Connections
+from angos.runtime.stores.s3.credentials import CredentialsMissing, CredentialSource
+from angos.runtime.stores.s3.documents import parse_error
+from angos.runtime.stores.s3.failures import AttemptFailed, Refusal, failure_of
+from angos.runtime.stores.s3.options import S3Options
+from angos.runtime.stores.s3.signing import UNSIGNED_PAYLOAD, percent_encoded, query_text, signed_fields
+from angos.sansio.effects import EffectError, StorageRefused, StorageUnavailable
+
+SLICE_BYTES = 256 << 10  # sent at a time: a loop keeps a copy of what the system does not take at once
+DIGEST_ON_LOOP_BYTES = 64 << 10
+ANSWER_BYTES_MAX = 64 << 20
+BACKOFF_SECONDS_MIN = 0.05
+BACKOFF_SECONDS_MAX = 1.0
+
+_log = logging.getLogger("angos.storage")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to a bucket."""
+
+    doing: str
+    """For the operator, when it fails: what the registry wanted."""
+    method: str
+    key: str | None = None
+    """As the core names it; None: the bucket itself."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Header fields, names in lower case."""
+    body: Sequence[memoryview] = ()
+    takes_long: bool = False
+    """The store may be busy for minutes before it answers."""
+    expected: frozenset[int] = frozenset()
+    """Statuses besides the successful ones that are an answer and no failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A complete answer."""
+
+    status: int
+    fields: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+    again: bool
+    """An earlier attempt had no answer: what this one was told of may be the work of that one."""
+
+
+@dataclass(slots=True)
+class Arriving:
+    """An answer whose body is received piece by piece."""
+
+    status: int
+    fields: Mapping[str, str]
+    _connection: Connection
+    _silence: CancelScope
+    _silence_seconds: float
+
+    async def receive(self) -> bytes:
+        """The next bytes; none at the end. Fails with `NoAnswer`. The time until it is called does not count."""
+        self._silence.deadline = current_time() + self._silence_seconds
+        data = await self._connection.receive()
+        self._silence.deadline = math.inf
+        return data
+
+
+class Bucket:
+    """Asks, on one event loop. Fails with `StorageUnavailable`, `StorageRefused` and `StorageFull`, which name what was
+    wanted and the bucket, and nothing secret."""
+
+    def __init__(self, options: S3Options) -> None:
+        """Raises `ClientTlsUnusable`."""
+        self.options = options
+        self._connections = Connections(options.endpoint, options.tls)
+        self._credentials = CredentialSource(options.credentials)
+        self._breaker = Breaker(options.breaker_threshold, options.breaker_cooldown_seconds, time.monotonic)
+        self._path = f"{options.endpoint.target.rstrip('/')}/{percent_encoded(options.bucket)}"
+        self._known = False
+
+    async def ask(self, asked: Asked) -> Told:
+        """The answer, which has one of the expected statuses."""
+        doubtful = False
+        for attempt in range(self.options.attempts):
+            if attempt:
+                await self.back_off(attempt)
+            self._check_breaker(asked)
+            try:
+                told = await self._attempt(asked, again=doubtful)
+            except AttemptFailed as error:
+                self._failed()
+                doubtful, why = True, str(error)
+            except Refusal as error:
+                self._breaker.succeeded()
+                raise self._refused(asked, error, doubtful=doubtful) from None
+            except BaseException:
+                self._breaker.abandoned()
+                raise
+            else:
+                self._breaker.succeeded()
+                return told
+        raise self.unavailable(asked.doing, why)
+
+    async def is_there(self) -> bool:
+        """False when there is no such bucket. A bucket that answered before is not asked again."""
+        if not self._known:
+            told = await self.ask(Asked("looking for the bucket", "HEAD", expected=frozenset({404})))
+            self._known = told.status != 404
+        return self._known
+
+    @asynccontextmanager
+    async def arriving(self, asked: Asked) -> AsyncIterator[Arriving]:
+        """One attempt, without a body: the beginning of the answer. Fails also with `AttemptFailed` and `NoAnswer`,
+        which the block may let out: another attempt may then be made after `back_off`."""
+        self._check_breaker(asked)
+        settled = False
+        try:
+            async with self._exchange(asked) as arriving:
+                if arriving.status >= 300:
+                    document = parse_error(await _whole(arriving))
+                    code = "" if document is None else document.code
+                    if arriving.status not in asked.expected or code == "NoSuchBucket":
+                        raise failure_of(arriving.status, code)
+                self._breaker.succeeded()
+                settled = True
+                yield arriving
+        except Refusal as error:
+            self._breaker.succeeded()
+            settled = True
+            raise self._refused(asked, error, doubtful=False) from None
+        except (AttemptFailed, NoAnswer):
+            self._failed()
+            settled = True
+            raise
+        finally:
+            if not settled:
+                self._breaker.abandoned()
+
+    async def back_off(self, attempt: int) -> None:
+        """Wait before the attempt with this number, 1 being the second one."""
+        longest = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 4**attempt)
+        await sleep(random.uniform(BACKOFF_SECONDS_MIN, longest))  # so that those who failed together part
+
+    def unavailable(self, doing: str, why: object) -> StorageUnavailable:
+        """For an operation whose outcome is not known."""
+        return StorageUnavailable(f"{doing} in bucket {self.options.bucket}: {why}")
+
+    async def close(self) -> None:
+        """End the idle connections."""
+        await self._connections.close()
+
+    # --- one attempt --------------------------------------------------------------------------------------------------
+
+    async def _attempt(self, asked: Asked, *, again: bool) -> Told:
+        try:
+            async with self._exchange(asked) as arriving:
+                status, fields = arriving.status, arriving.fields
+                body = await _whole(arriving)
+        except NoAnswer as error:
+            raise AttemptFailed(str(error)) from None
+        document = parse_error(body) if asked.method != "GET" or status >= 300 or asked.key is None else None
+        code = "" if document is None else document.code
+        if code == "NoSuchBucket":
+            self._known = False
+        elif status in asked.expected:
+            return Told(status, fields, body, again)
+        elif status < 300 and document is None:
+            self._known = True
+            return Told(status, fields, body, again)
+        raise failure_of(status if status >= 300 else 500, code)
+
+    @asynccontextmanager
+    async def _exchange(self, asked: Asked) -> AsyncIterator[Arriving]:
+        """Fails with `AttemptFailed` after a silence, besides `NoAnswer`."""
+        options = self.options
+        seconds = options.copy_seconds if asked.takes_long else options.attempt_seconds
+        target, fields = await self._signed(asked)
+        with move_on_after(seconds) as silence:
+
+            def pieces() -> Iterator[memoryview]:
+                for view in asked.body:
+                    for start in range(0, len(view), SLICE_BYTES):
+                        silence.deadline = current_time() + seconds
+                        yield view[start : start + SLICE_BYTES]
+
+            async with self._connections.exchange(asked.method, target, fields, pieces) as (connection, response):
+                silence.deadline = math.inf
+                yield Arriving(response.status_code, _fields(response), connection, silence, seconds)
+        if silence.cancelled_caught:
+            raise AttemptFailed(f"{options.endpoint.origin} was silent for {seconds:g} s")
+
+    async def _signed(self, asked: Asked) -> tuple[str, list[tuple[bytes, bytes]]]:
+        options = self.options
+        try:
+            credentials = await self._credentials.current()
+        except CredentialsMissing as error:
+            raise StorageRefused(f"{asked.doing} in bucket {options.bucket}: {error}") from None
+        size = sum(map(len, asked.body))
+        if size > DIGEST_ON_LOOP_BYTES:
+            # TLS sees to it that nobody changes the body; without it the signature has to.
+            secure = options.endpoint.scheme == "https"
+            digest = UNSIGNED_PAYLOAD if secure else await run_sync(_digest, asked.body)
+        else:
+            digest = _digest(asked.body)
+        path = (
+            self._path if asked.key is None else f"{self._path}/{percent_encoded(options.key_prefix + asked.key, '/')}"
+        )
+        query = query_text(asked.query)
+        signed = signed_fields(
+            asked.method,
+            path,
+            query,
+            {"host": options.endpoint.authority, **asked.fields},
+            digest,
+            credentials=credentials,
+            region=options.region,
+            at_seconds=time.time(),
+        )
+        if asked.method in ("PUT", "POST"):
+            signed["content-length"] = str(size)
+        fields = [(name.encode(), value.encode()) for name, value in signed.items()]
+        return (f"{path}?{query}" if query else path), fields
+
+    # --- what to do about failures ------------------------------------------------------------------------------------
+
+    def _check_breaker(self, asked: Asked) -> None:
+        left = self._breaker.admit()
+        if left is not None:
+            raise self.unavailable(asked.doing, f"not asked, it failed too often; asked again in {left:.0f} s")
+
+    def _failed(self) -> None:
+        if self._breaker.failed():
+            seconds = self.options.breaker_cooldown_seconds
+            _log.error("bucket %s fails again and again: not asked for %g s", self.options.bucket, seconds)
+
+    def _refused(self, asked: Asked, refusal: Refusal, *, doubtful: bool) -> EffectError:
+        # Whoever is refused after an attempt without an answer does not know what became of that one.
+        kind = StorageUnavailable if doubtful else refusal.kind
+        return kind(f"{asked.doing} in bucket {self.options.bucket}: {refusal}")
+
+
+async def _whole(arriving: Arriving) -> bytes:
+    body = bytearray()
+    while data := await arriving.receive():
+        body += data
+        if len(body) > ANSWER_BYTES_MAX:
+            raise AttemptFailed(f"it answered with more than {ANSWER_BYTES_MAX} bytes")
+    return bytes(body)
+
+
+def _fields(response: h11.Response) -> dict[str, str]:
+    return {name.decode(): value.decode("latin-1") for name, value in response.headers}
+
+
+def _digest(body: Sequence[memoryview]) -> str:
+    digest = sha256()
+    for view in body:
+        digest.update(view)
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""How the parts of an upload become the pieces of one object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from angos.runtime.stores.s3.options import PART_BYTES_MAX, PART_BYTES_MIN
+
+PIECES_MAX = 10_000  # S3 User Guide, "Amazon S3 multipart upload limits"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some bytes of one part."""
+
+    part: int
+    """Its index."""
+    start: int
+    length: int
+
+
+Piece = tuple[Slice, ...]
+"""One slice is copied inside the store; several have to be read and sent back."""
+
+
+def pieces_of(sizes: Sequence[int], piece_bytes: int) -> list[Piece]:
+    """Pieces that are all the bytes of parts of these sizes, in order, and that a store accepts.
+
+    All but the last have to have 5 MiB, and there may be 10,000. Copied ones have up to `piece_bytes`, or more where
+    there would be too many.
+    """
+    floor = max(PART_BYTES_MIN, -(-sum(sizes) // (PIECES_MAX - 1)))
+    longest = min(max(piece_bytes, 2 * floor), PART_BYTES_MAX)
+    pieces: list[Piece] = []
+    held: list[Slice] = []
+    missing = floor
+    for index, size in enumerate(sizes):
+        start = 0
+        while start < size:
+            left = size - start
+            if not held and left >= floor:
+                length = min(left, longest)
+                if 0 < left - length < floor:  # what is left over can be copied too
+                    length = left - floor
+                pieces.append((Slice(index, start, length),))
+            else:
+                length = min(left, missing)
+                held.append(Slice(index, start, length))
+                missing -= length
+                if not missing:
+                    pieces.append(tuple(held))
+                    held, missing = [], floor
+            start += length
+    if held:
+        pieces.append(tuple(held))
+    return pieces

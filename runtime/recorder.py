@@ -34,13 +34,13 @@ class Recording:
     def __init__(self, request: Request, performer: Performer) -> None:
         self.request = request
         self._performer = performer
-        self._steps: list[tuple[Any, Any]] = []
+        self._steps: list[tuple[Effect[Any], Any, Any]] = []
 
     def perform(self, effect: Effect[Any], /) -> Any:
         """See `Performer`."""
         place = len(self._steps)
         # An effect that is never answered, because its process ended, stays without an outcome.
-        self._steps.append((encode_effect(effect), None))
+        self._steps.append((effect, encode_effect(effect), None))
         try:
             reply = self._performer.perform(effect)
         except Exception as error:
@@ -53,7 +53,7 @@ class Recording:
 
     def steps(self) -> tuple[Step, ...]:
         """What has been answered so far, in the order in which it was asked."""
-        return tuple(Step(effect, outcome) for effect, outcome in self._steps if outcome is not None)
+        return tuple(Step(effect, outcome) for _, effect, outcome in self._steps if outcome is not None)
 
     async def _wait(self, place: int, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:
@@ -65,7 +65,8 @@ class Recording:
         return reply
 
     def _settle(self, place: int, outcome: Any) -> None:
-        self._steps[place] = (self._steps[place][0], encode_outcome(outcome))
+        effect, encoded, _ = self._steps[place]
+        self._steps[place] = (effect, encoded, encode_outcome(outcome, effect))
 
 
 class Recorder:

@@ -144,6 +144,8 @@ class ReadBody(Effect[bytes]):
 
     body: BodyHandle
     size_max: int
+    private: bool = False
+    """It is a form with credentials in it, which no trace shows."""
 
 
 @dataclass(frozen=True, slots=True)

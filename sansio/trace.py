@@ -24,12 +24,12 @@ from typing import Any
 
 from angos.sansio import effects
 from angos.sansio.access.config import AccessConfig, Provider, TokenService, User, Webhook
-from angos.sansio.access.credentials import public_authorization
+from angos.sansio.access.credentials import public_authorization, public_form
 from angos.sansio.access.events import EVENTS
 from angos.sansio.access.expression import NODES
 from angos.sansio.access.policy import Policy, Rule
 from angos.sansio.config import RegistryConfig, RepositoryConfig
-from angos.sansio.effects import AskWebhook, BodyHandle, BodyTooLarge, Effect, EffectError, Together
+from angos.sansio.effects import AskWebhook, BodyHandle, BodyTooLarge, Effect, EffectError, ReadBody, Together
 from angos.sansio.http.message import (
     UNKNOWN_PEER,
     Absent,
@@ -141,6 +141,8 @@ def encode(value: Any) -> Any:
         return {"is": name, "private": True} if value.private else {"is": name, "value": encode(value.value)}
     if isinstance(value, AskWebhook):
         value = replace(value, headers=tuple((field, public_value(field, text)) for field, text in value.headers))
+    if isinstance(value, ReadBody) and not value.private:
+        return {"is": name, "body": value.body, "size_max": value.size_max}  # as before there were private ones
     return {"is": name, **{field.name: encode(getattr(value, field.name)) for field in fields(value) if field.compare}}
 
 
@@ -179,11 +181,13 @@ def encode_effect(effect: Effect[Any]) -> Any:
     return encode(effect)
 
 
-def encode_outcome(outcome: Any) -> Any:
-    """A reply, or the error with which an effect failed, as JSON."""
+def encode_outcome(outcome: Any, effect: Effect[Any] | None = None) -> Any:
+    """A reply, or the error with which an effect failed, as JSON. What is private is known by the effect."""
     if isinstance(outcome, BaseException):
         facts = {"size_max": outcome.size_max} if isinstance(outcome, BodyTooLarge) else {"because": str(outcome)}
         return {"error": type(outcome).__name__, **facts}
+    if isinstance(effect, ReadBody) and effect.private:
+        outcome = public_form(outcome)
     return {"reply": encode(outcome)}
 
 

@@ -7,10 +7,12 @@ import binascii
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from angos.sansio.secret import Secret
 
 TOKEN_LENGTH_MAX = 16 << 10
+FORM_FIELDS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +97,33 @@ def _peek(token: str, segment: int) -> dict[str, Any] | None:
 # --- without what is secret -------------------------------------------------------------------------------------------
 
 
+_UNREADABLE = ("left-out", "Bearer", "Basic left-out", "Basic bGVmdC1vdXQ=", "Basic AGxlZnQtb3V0Og==")
+"""A value for each way in which one can mean nothing."""
+
+
 def public_authorization(value: str) -> str:
     """A field value of the same shape without the password or the signature: a trace needs the rest to be replayed."""
     match parse_authorization(value):
         case Basic(username, password):
-            token = _peek(password.value, 0) is not None
-            kept = _without_signature(password.value) if token else "left-out"
-            return "Basic " + base64.b64encode(f"{username}:{kept}".encode()).decode()
+            return "Basic " + base64.b64encode(f"{username}:{_without_signature(password.value)}".encode()).decode()
         case Bearer(token=Secret(value=text)):
             return f"Bearer {_without_signature(text)}"
-        case _:
-            return "left-out"
+        case Unreadable() as unreadable:
+            return next((value for value in _UNREADABLE if parse_authorization(value) == unreadable), "left-out")
+
+
+def public_form(body: bytes) -> bytes:
+    """A form that asks for a token, as `angos.sansio.access.token_service` reads it, without the same."""
+    try:
+        fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX)
+    except ValueError:
+        return b"\xff"  # no form either
+    kept = [
+        (name, _without_signature(value) if name == "password" else value)
+        for name, value in fields
+        if name in ("grant_type", "username", "password", "scope")
+    ]
+    return urlencode(kept).encode()
 
 
 def _without_signature(token: str) -> str:

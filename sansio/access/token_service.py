@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 from angos.sansio.access.authenticate import Authentication, authenticate, authenticate_with
 from angos.sansio.access.challenge import BASIC
 from angos.sansio.access.config import AccessConfig, TokenService
-from angos.sansio.access.credentials import TOKEN_LENGTH_MAX, Basic
+from angos.sansio.access.credentials import FORM_FIELDS_MAX, TOKEN_LENGTH_MAX, Basic
 from angos.sansio.access.events import AccessDenied
 from angos.sansio.access.identity import Identity
 from angos.sansio.access.scope import Scope, parse_scopes
@@ -74,11 +74,11 @@ async def _sign(identity: Identity, scopes: tuple[Scope, ...], service: TokenSer
 
 async def _read_form(request: Request) -> dict[str, list[str]]:
     try:
-        body = await ReadBody(request.body, FORM_SIZE_MAX)
+        body = await ReadBody(request.body, FORM_SIZE_MAX, private=True)
     except (BodyTooLarge, BodyInterrupted):
         raise RegistryError(400, "UNSUPPORTED", "the form did not arrive or is too large") from None
     try:
-        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=100)
+        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX)
     except ValueError:
         raise RegistryError(400, "UNSUPPORTED", "the body is not a form") from None
 

@@ -19,6 +19,7 @@ from angos.sansio.effects import (
     FetchDocument,
     PeerUnavailable,
     ReadCache,
+    ReadClock,
     TokenVerdict,
     VerifyToken,
     WriteCache,
@@ -28,7 +29,8 @@ from angos.sansio.secret import Secret
 
 COOLDOWN_SECONDS = 60.0
 DOWN_SECONDS = 5.0
-FETCH_SECONDS = 30.0  # the lease on fetching; a fetch of two documents may take longer, and then two may fetch
+FETCH_SECONDS = 60.0  # the lease on fetching, which is of two documents; if it takes longer, two may fetch
+WAIT_SECONDS = 30.0  # for somebody else's fetch
 
 _KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 
@@ -97,7 +99,8 @@ def _parse_keys(document: bytes) -> tuple[_SigningKey, ...]:
 async def _fetch_keys(provider: Provider, remembered: bytes | None) -> bytes:
     """The provider's keys, newer than `remembered` if they may be asked for again already."""
     name = _cache_name(provider, "keys")
-    async with leased(_cache_name(provider, "fetch"), seconds=FETCH_SECONDS, wait_seconds=FETCH_SECONDS):
+    began_ms = await ReadClock()
+    async with leased(_cache_name(provider, "fetch"), seconds=FETCH_SECONDS, wait_seconds=WAIT_SECONDS) as held:
         current = await ReadCache(name)
         if current is not None and current != remembered:
             return current  # somebody else has fetched them while we waited
@@ -107,6 +110,9 @@ async def _fetch_keys(provider: Provider, remembered: bytes | None) -> bytes:
             await WriteCache(_cache_name(provider, "cooldown"), b"1", COOLDOWN_SECONDS)
         elif await ReadCache(_cache_name(provider, "down")) is not None:
             raise PeerUnavailable(f"identity provider {provider.name} failed a moment ago")
+        elif not held and await ReadClock() - began_ms > WAIT_SECONDS * 500:
+            # All who waited as long would ask it now, and wait as long again. (Where leases fail, nobody waits.)
+            raise PeerUnavailable(f"identity provider {provider.name} has not answered somebody else for long")
         failure: PeerUnavailable | None = None
         try:
             document = await _fetch_key_set(provider)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,8 +19,10 @@ from angos.runtime.access.documents import Documents
 from angos.runtime.access.settings import ClientTls, ProviderEndpoint
 from angos.runtime.access.tokens import Tokens
 from angos.runtime.cache.local import LocalCache
+from angos.runtime.clock import SystemClock
 from angos.runtime.driver import drive
 from angos.runtime.leases.local import LocalLeases
+from angos.sansio.access import oidc
 from angos.sansio.access.config import Provider
 from angos.sansio.access.oidc import verify_claims
 from angos.sansio.effects import (
@@ -27,6 +31,7 @@ from angos.sansio.effects import (
     FetchDocument,
     PeerUnavailable,
     ReadCache,
+    ReadClock,
     ReleaseLease,
     TokenVerdict,
     VerifyToken,
@@ -36,7 +41,7 @@ from angos.sansio.operation import Operation
 from angos.sansio.secret import Secret
 from tests.conformance.certificates import Authority
 from tests.conformance.runtime.loops import LOOPS, Run, runner
-from tests.conformance.scripted_server import Asked, Said, ScriptedServer, said
+from tests.conformance.scripted_server import SILENT, Asked, Said, ScriptedServer, said
 
 
 @pytest.fixture(params=LOOPS)
@@ -53,6 +58,7 @@ class Services:
             FetchDocument: documents.fetch_document,
             VerifyToken: tokens.verify_token,
             ReadCache: cache.read_cache,
+            ReadClock: SystemClock().read,
             WriteCache: cache.write_cache,
             AcquireLease: leases.acquire,
             ReleaseLease: leases.release,
@@ -193,3 +199,31 @@ def test_discovery_over_tls_does_not_lead_to_keys_without_it(
         issuer.named_origin = plain.origin
         run(main)
     assert plain.asked == []
+
+
+def test_those_who_wait_for_a_provider_that_stalls_do_not_all_ask_it_afterwards(
+    run: Run, issuer: IssuingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred requests wait for one fetch. When they give up, it is not for a hundred fetches."""
+    monkeypatch.setattr(oidc, "WAIT_SECONDS", 0.3)
+    tls = ClientTls(server_ca_bundle=tmp_path / "test-authority.pem")
+    failures: list[PeerUnavailable] = []
+
+    async def fail(services: Services) -> None:
+        with pytest.raises(PeerUnavailable) as raised:
+            await verdict_on(issuer.token("real"), issuer, services)
+        failures.append(raised.value)
+
+    async def main() -> None:
+        issuer.add_key("real")
+        services = Services(ProviderEndpoint("ci", stalling.origin, tls, request_seconds=1))
+        async with anyio.create_task_group() as group:
+            for _ in range(100):
+                group.start_soon(fail, services)
+
+    with issuer.server, ScriptedServer(lambda asked: SILENT) as stalling:
+        issuer.named_origin = stalling.origin
+        issuer.provider = replace(issuer.provider, jwks_uri=f"{stalling.origin}/keys")
+        run(main)
+    assert len(failures) == 100
+    assert len(stalling.asked) == 1

@@ -356,20 +356,20 @@ def test_a_token_is_no_password_and_gives_no_other_token(attacker: Client) -> No
 
 
 def test_a_token_is_good_for_what_it_was_asked_for(attacker: Client) -> None:
-    asked = "/token?scope=repository:private/app:pull&scope=repository(plugin):private/b:push+registry:catalog:*"
+    asked = "/token?scope=repository:private/scoped:pull&scope=repository(plugin):private/other:push+registry:catalog:*"
     token = [bearer(attacker.get(asked, [ALICE]).json["token"])]
     found = [
         attacker.request(method, target, headers=token).status
         for method, target in (
-            ("GET", "/v2/private/app/tags/list"),
-            ("GET", "/v2/private%2Fapp/tags/list"),
-            ("POST", "/v2/private/app/blobs/uploads/"),
-            ("GET", "/v2/private/b/tags/list"),
-            ("POST", "/v2/private/b/blobs/uploads/"),
+            ("GET", "/v2/private/scoped/tags/list"),
+            ("GET", "/v2/private%2Fscoped/tags/list"),
+            ("POST", "/v2/private/scoped/blobs/uploads/"),
+            ("GET", "/v2/private/other/tags/list"),
+            ("POST", "/v2/private/other/blobs/uploads/"),
             ("GET", "/v2/_catalog"),
-            ("GET", "/v2/private/app2/tags/list"),
+            ("GET", "/v2/private/scoped2/tags/list"),
             ("GET", "/v2/private/tags/list"),
-            ("DELETE", "/v2/private/app/manifests/x"),
+            ("DELETE", "/v2/private/scoped/manifests/x"),
         )
     ]
     assert found == [404, 404, 401, 401, 202, 200, 401, 401, 401]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from anyio import move_on_after
+from anyio import Semaphore, move_on_after
 
 from angos.runtime.access.settings import WebhookEndpoint
 from angos.runtime.client.connection import NoAnswer
@@ -15,6 +15,7 @@ from angos.runtime.client.url import Url, parse_url
 from angos.sansio.effects import AskWebhook, PeerUnavailable
 from angos.sansio.http.message import Header
 
+BUSY_MAX = 128  # connections to one webhook at the same time: each takes a descriptor from those who only pull
 IDLE_MAX = 32  # connections to one webhook that wait for the next request
 
 NOT_FORWARDED = frozenset(
@@ -42,6 +43,7 @@ class _Webhook:
     endpoint: WebhookEndpoint
     client: HttpClient
     url: Url
+    turns: Semaphore
 
 
 class Webhooks:
@@ -50,7 +52,12 @@ class Webhooks:
     def __init__(self, endpoints: Iterable[WebhookEndpoint]) -> None:
         """Raises `ClientTlsUnusable`, or `UrlInvalid`."""
         self._webhooks = {
-            endpoint.name: _Webhook(endpoint, HttpClient(endpoint.tls, idle_max=IDLE_MAX), parse_url(endpoint.url))
+            endpoint.name: _Webhook(
+                endpoint,
+                HttpClient(endpoint.tls, idle_max=IDLE_MAX),
+                parse_url(endpoint.url),
+                Semaphore(BUSY_MAX, fast_acquire=True),
+            )
             for endpoint in endpoints
         }
 
@@ -63,7 +70,7 @@ class Webhooks:
         try:
             headers = _fields(effect.headers, webhook.endpoint)
             with move_on_after(webhook.endpoint.timeout_seconds):
-                async with webhook.client.get(webhook.url, headers) as answer:
+                async with webhook.turns, webhook.client.get(webhook.url, headers) as answer:
                     status = answer.status
         except NoAnswer as error:
             raise PeerUnavailable(f"webhook {effect.webhook}: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ Document = Mapping[str, Any]
 
 REGISTRY: Sequence[str] = ("-m", "angos.runtime")
 ON_WATCHED_DISK: Sequence[str] = (str(Path(__file__).with_name("serving_on_watched_disk.py")),)
-"""The same, and its log has a line for each file and folder that it waits for until the disk has it."""
+"""The same, and its log has a line like ``synced PATH`` or ``written PATH`` whenever it waited for the disk."""
 
 Start = Callable[..., "ConfiguredRegistry"]
 """From a configuration, and perhaps the program, to a running server."""
@@ -68,19 +67,14 @@ class ConfiguredRegistry(RegistryProcess):
             return wire.get(target, *fields).status
 
     @property
-    def threads(self) -> int:
-        """How many it has now."""
-        return len(os.listdir(f"/proc/{self.pid}/task"))
-
-    @property
     def is_running(self) -> bool:
         """It has not ended."""
         return self._process.poll() is None
 
     @contextmanager
-    def disk_held_up(self) -> Iterator[None]:
-        """Whoever waits for the disk, waits; only `ON_WATCHED_DISK`."""
-        hold = self.log_path.with_name("hold")
+    def disk_held_up(self, done: str) -> Iterator[None]:
+        """Whatever was ``synced`` or ``written`` does not come to an end; only `ON_WATCHED_DISK`."""
+        hold = self.log_path.with_name(done)
         hold.touch()
         try:
             yield

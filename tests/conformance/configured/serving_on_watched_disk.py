@@ -1,7 +1,7 @@
 """The command line of the registry, on a disk that can be watched and held up.
 
-Whatever it waits for until the disk has it is told on standard error. As long as there is a file ``hold`` in the
-current folder, the disk does not come to an end.
+What is ``written`` to a file, and what is ``synced``, is told on standard error. As long as there is a file of the one
+name or the other in the current folder, that does not come to an end.
 """
 
 from __future__ import annotations
@@ -9,20 +9,29 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from angos.runtime.__main__ import main
 
-_sync = os.fsync
+_write = os.write
 
 
-def fsync(descriptor: int) -> None:
-    """Tell, do it, and wait."""
-    os.write(2, f"synced {os.readlink(f'/proc/self/fd/{descriptor}')}\n".encode())
-    _sync(descriptor)
-    while os.path.exists("hold"):
-        time.sleep(0.01)
+def watched(done: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Do it, tell, and wait."""
+
+    def watched_call(descriptor: int, *arguments: Any) -> Any:
+        result = call(descriptor, *arguments)
+        _write(2, f"{done} {os.readlink(f'/proc/self/fd/{descriptor}')}\n".encode())
+        while os.path.exists(done):
+            time.sleep(0.01)
+        return result
+
+    return watched_call
 
 
 if __name__ == "__main__":
-    os.fsync = fsync  # type: ignore[assignment]
+    os.fsync = watched("synced", os.fsync)
+    os.write = watched("written", os.write)
+    os.writev = watched("written", os.writev)
     sys.exit(main())

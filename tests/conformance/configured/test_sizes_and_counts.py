@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start
+from tests.conformance.configured.configured_registry import ON_WATCHED_DISK, ConfiguredRegistry, Start
 from tests.conformance.configured.coverage import changes_with
 from tests.conformance.oci.content import EMPTY_DESCRIPTOR, OCI_MANIFEST, bytes_of, digest_of, manifest_of
-from tests.conformance.oci.repository import Repository
 from tests.conformance.runtime.reloading import wait_until
 from tests.conformance.server.wire import Wire
 
@@ -185,30 +184,27 @@ def test_the_system_keeps_so_many_connections_until_they_are_accepted(start: Sta
             assert sum(map(is_connected, attempts)) == kept
 
 
-def download_all_at_once(registry: ConfiguredRegistry, target: str, size: int) -> int:
-    """How many threads the server has after six clients have read side by side."""
-    with ExitStack() as stack:
-        missing = {stack.enter_context(registry.connect(receive_buffer=1 << 16)): size for _ in range(6)}
-        for wire in missing:
-            wire.ask(target)
-            missing[wire] -= len(wire.receive(1 << 12))  # from here on it waits for the client, and needs no thread
-        while missing:
-            for wire in list(missing):
-                missing[wire] -= len(wire.receive(1 << 15))
-                if missing[wire] <= 0:
-                    del missing[wire]
-        return registry.threads
+def files_written(registry: ConfiguredRegistry) -> set[str]:
+    """Those of uploads."""
+    return {line for line in registry.log.splitlines() if line.startswith("written /")}
 
 
 @changes_with("server.transfer_threads")
 def test_large_bodies_are_moved_by_so_many_threads(start: Start) -> None:
-    content = bytes_of("large", 4_000_000)
-    target = f"/v2/a/blobs/{digest_of(content)}"
-    one, many = (start({"server": {"transfer_threads": threads}}) for threads in (1, 8))
-    for registry in (one, many):
-        with registry.client() as client:
-            Repository(client, "a").push_blob(content)
-    beside = one.threads
-    assert download_all_at_once(one, target, len(content)) <= beside + 1
-    wait_until(lambda: download_all_at_once(many, target, len(content)) > beside + 1)
-    assert download_all_at_once(one, target, len(content)) <= beside + 1
+    contents = [bytes_of(f"large {number}", 100_000) for number in range(3)]
+    with ExitStack() as stack, ExitStack() as held_up:
+        wires: list[Wire] = []
+        for threads in (1, 2):
+            registry = start({"server": {"transfer_threads": threads}}, program=ON_WATCHED_DISK)
+            held_up.enter_context(registry.disk_held_up("written"))
+            for content in contents:
+                wires.append(wire := stack.enter_context(registry.connect()))
+                target = f"/v2/a/blobs/uploads/?digest={digest_of(content)}"
+                wire.ask(target, f"Content-Length: {len(content)}", "Expect: 100-continue", method="POST")
+                assert wire.interim() == b"HTTP/1.1 100 Continue"  # what comes with the head needs no thread
+                wire.send(content)
+            wait_until(lambda: len(files_written(registry)) >= threads)  # noqa: B023
+            assert registry.status("/v2/") == 200  # those that wait keep nobody else waiting
+            assert len(files_written(registry)) == threads
+        held_up.close()
+        assert [wire.answer().status for wire in wires] == [201] * 6

@@ -223,11 +223,10 @@ def test_further_requests_wait_for_their_turn_and_not_for_ever(start: Start) -> 
         with ExitStack() as held_up:
             wires = [stack.enter_context(registry.connect()) for registry in started]
             for registry, wire in zip(started, wires, strict=True):
-                held_up.enter_context(registry.disk_held_up())
-                before = registry.log
+                held_up.enter_context(registry.disk_held_up("synced"))
                 begin_upload(wire)
                 wire.send(UPLOADED[-1:])
-                wait_until(lambda: registry.log != before)  # noqa: B023
+                wait_until(lambda: "synced" in registry.log)  # noqa: B023
             waiting = stack.enter_context(lenient.connect())
             waiting.ask("/v2/")
             assert roomy.status("/v2/") == 200

@@ -112,9 +112,12 @@ class Simulation(Injection):
 
     def _finished(self, exchange: Exchange, value: Any) -> None:
         answer = self._answer_of(value)
-        self.invariants.answered(exchange.call, value, answer, effects=exchange.effects, faulty=bool(self.fired))
+        faulty = bool(self.fired)
         if self._access is not None:
-            self._access.answered(exchange.client.who, exchange.call, answer, faulty=bool(self.fired))
+            # Time may pass while somebody else asks a provider: to those who wait that is an outage.
+            faulty = faulty or self.world.leases.waited_in_vain
+            self._access.answered(exchange.client.who, exchange.call, answer, faulty=faulty)
+        self.invariants.answered(exchange.call, value, answer, effects=exchange.effects, faulty=faulty)
         self._tell(exchange, answer)
 
     def _answer_of(self, response: Response) -> Answer:

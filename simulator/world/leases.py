@@ -6,13 +6,14 @@ from __future__ import annotations
 class Leases:
     """Who holds what, until when."""
 
-    __slots__ = ("_drawn", "_held", "always_granted", "were_exclusive")
+    __slots__ = ("_drawn", "_held", "always_granted", "waited_in_vain", "were_exclusive")
 
     def __init__(self, *, always_granted: bool = False) -> None:
         self.always_granted = always_granted
         """A world without mutual exclusion: everything must still hold."""
         self.were_exclusive = not always_granted
         """Nobody has ever held, or gone on without, a lease that somebody else had not given back."""
+        self.waited_in_vain = False
         self._held: dict[str, tuple[str, int]] = {}
         self._drawn = 0
 
@@ -42,6 +43,7 @@ class Leases:
     def give_up(self) -> None:
         """Somebody has waited for long enough."""
         self.were_exclusive = False
+        self.waited_in_vain = True
 
     def held(self, now_ms: int) -> list[str]:
         """The names that somebody holds."""

@@ -122,6 +122,11 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
     from angos.runtime.server.workers import run
     from angos.runtime.stores.disk import UnusableRoot
 
+    if arguments.loop == "trio" and (configuration.cache or configuration.leases):
+        _complain(
+            "--loop trio: Redis can be used on asyncio only; leave out --loop, or [cache.redis] and [leases.redis]"
+        )
+        return 1
     configure_logging(configuration.observability.log)
     for warning in configuration.warnings:
         logging.getLogger("angos.configuration").warning("%s", warning)
@@ -148,7 +153,7 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
 
         @asynccontextmanager
         async def open_serving() -> AsyncIterator[Serving]:
-            async with foundation.observation.running():
+            async with foundation.running():
                 yield serving if reloader is None else reloader.serving
 
         return run(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from angos.runtime.clock import SystemClock
-from angos.runtime.config.schema import Configuration, DirectoryConfig
+from angos.runtime.config.schema import Configuration, DirectoryConfig, RedisConfig
 from angos.runtime.driver import drive
 from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
 from angos.runtime.observability.logs import configure_logging
 from angos.runtime.observability.observation import Observation
-from angos.runtime.performer import Perform, RequestPerformer, Services
+from angos.runtime.performer import Leases, Perform, RequestPerformer, Services
 from angos.runtime.server.application import Content, RequestBody
 from angos.runtime.server.serving import NotServable, Serving
 from angos.runtime.stores.directory import DirectoryStore
@@ -31,10 +32,12 @@ from angos.sansio.registry import handle
 from angos.sansio.secret import Secret
 
 if TYPE_CHECKING:
-    from angos.runtime.access.services import AccessServices
+    from angos.runtime.access.services import AccessServices, Cache
     from angos.runtime.access.settings import AccessSettings
     from angos.runtime.observability.observed_store import ContentStore
     from angos.runtime.recorder import Recorder
+    from angos.runtime.redis.address import RedisAddress
+    from angos.runtime.redis.server import RedisServer
     from angos.runtime.server.tls import ServerTls, TlsOptions
     from angos.sansio.access.config import AccessConfig
 
@@ -50,7 +53,7 @@ class RegistryApplication:
         blobs: ContentStore,
         metadata: ContentStore,
         recorder: Recorder | None = None,
-        leases: LocalLeases | None = None,
+        leases: Leases | None = None,
         access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({}),
     ) -> None:
         self._config = config
@@ -97,7 +100,9 @@ class Foundation:
         self._blobs = self._metadata = self._open(blob_store)
         if metadata_store is not None and metadata_store != blob_store:
             self._metadata = self._open(metadata_store)
-        self._leases = LocalLeases()
+        self._redis: dict[RedisAddress, RedisServer] = {}
+        self._leases = self._open_leases(configuration.leases)
+        self._cache = configuration.cache
         self._access: AccessServices | None = None
         self._token_secret = Secret(base64.b64encode(os.urandom(48)).decode())
         """Signs tokens when no secret is configured. All processes have it, since they are forked from this one."""
@@ -105,6 +110,37 @@ class Foundation:
 
     def _open(self, store: DirectoryConfig) -> ContentStore:
         return self.observation.store(DirectoryStore(store.root_dir, store.sync_to_disk))
+
+    def _open_leases(self, shared: RedisConfig | None) -> Leases:
+        if shared is None:
+            return LocalLeases()
+        from angos.runtime.leases.redis import RedisLeases
+
+        return RedisLeases(self._redis_at(shared.address), shared.key_prefix)
+
+    def _open_cache(self, scope: str) -> Cache:
+        if self._cache is None:
+            from angos.runtime.cache.local import LocalCache
+
+            return LocalCache()
+        from angos.runtime.cache.redis import RedisCache
+
+        return RedisCache(self._redis_at(self._cache.address), self._cache.key_prefix, scope)
+
+    def _redis_at(self, address: RedisAddress) -> RedisServer:
+        from angos.runtime.redis.server import RedisServer
+
+        return self._redis.setdefault(address, RedisServer(address))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """To be entered in each process that serves, on its loop, for as long as it does."""
+        try:
+            async with self.observation.running():
+                yield
+        finally:
+            for server in self._redis.values():
+                await server.close()
 
     def build(self, configuration: Configuration) -> Serving:
         """What to serve with under this configuration, on the same stores as ever. Called in any thread.
@@ -130,7 +166,7 @@ class Foundation:
         from angos.runtime.client.trust import ClientTlsUnusable
 
         if self._access is None:
-            self._access = AccessServices(self.observation.events)
+            self._access = AccessServices(self.observation.events, self._open_cache)
         if config.token_service is not None and settings.token_secret is None:
             settings = replace(settings, token_secret=self._token_secret)
         try:

@@ -11,7 +11,7 @@ from typing import Final
 
 from angos.runtime.app import Foundation
 from angos.runtime.config.file import BadConfiguration, Problem
-from angos.runtime.config.schema import Configuration, DirectoryConfig, load_configuration
+from angos.runtime.config.schema import Configuration, DirectoryConfig, RedisConfig, load_configuration
 from angos.runtime.config.watch import Sighting, Watch
 from angos.runtime.observability.settings import MetricsOptions
 from angos.runtime.server.limits import RESTART_ONLY
@@ -138,6 +138,13 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
                 compare(f"{name}.fs.{part.name}", getattr(running, part.name), getattr(wanted, part.name))
         else:
             compare(name, running, wanted)
+    for name in ("cache", "leases"):
+        running, wanted = getattr(started, name), getattr(found, name)
+        if isinstance(running, RedisConfig) and isinstance(wanted, RedisConfig):
+            compare(f"{name}.redis.url", running.address, wanted.address)
+            compare(f"{name}.redis.key_prefix", running.key_prefix, wanted.key_prefix)
+        else:
+            compare(f"{name}.redis", running, wanted)
     for part in fields(MetricsOptions):
         running, wanted = (getattr(each.observability.metrics, part.name) for each in (started, found))
         compare(f"observability.metrics.{part.name}", running, wanted)
@@ -151,6 +158,8 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
         server=replace(found.server, **kept),
         blob_store=started.blob_store,
         metadata_store=started.metadata_store,
+        cache=started.cache,
+        leases=started.leases,
         observability=replace(found.observability, metrics=started.observability.metrics),
     )
     return configuration, tuple(lines)
@@ -161,6 +170,8 @@ def _shown(value: object) -> str:
         return "none"
     if isinstance(value, DirectoryConfig):
         return str(value.root_dir)
+    if isinstance(value, RedisConfig):
+        return str(value.address)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

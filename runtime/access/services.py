@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from angos.runtime.access.settings import AccessSettings, WebhookEndpoint
 from angos.runtime.cache.local import LocalCache
 from angos.runtime.observability.events import EventSink
-from angos.runtime.performer import Perform
+from angos.runtime.performer import Now, Perform
 from angos.sansio.effects import (
     AskWebhook,
     Effect,
@@ -27,12 +27,21 @@ if TYPE_CHECKING:
     from angos.runtime.access.passwords import Passwords
 
 
+class Cache(Protocol):
+    """Remembers for a while. Methods are named after their effects."""
+
+    def read_cache(self, effect: ReadCache) -> Now[bytes | None]: ...
+    def write_cache(self, effect: WriteCache) -> Now[None]: ...
+
+
 class AccessServices:
     """Makes them for one configuration after the other. What was remembered outlives a reload."""
 
-    def __init__(self, events: EventSink) -> None:
+    def __init__(self, events: EventSink, open_cache: Callable[[str], Cache] = lambda _scope: LocalCache()) -> None:
+        """`open_cache`: gives a cache in which nothing counts that was remembered in another scope."""
         self._events = events
-        self._cache = LocalCache()
+        self._open_cache = open_cache
+        self._cache = open_cache("")
         self._webhooks: tuple[WebhookEndpoint, ...] = ()
         self._hashes: Mapping[str, Secret] = {}
         self._passwords: Passwords | None = None
@@ -44,7 +53,7 @@ class AccessServices:
         """
         if settings.webhooks != self._webhooks:
             # What another service has answered under the same name does not count.
-            self._cache, self._webhooks = LocalCache(), settings.webhooks
+            self._cache, self._webhooks = self._open_cache(_scope_of(settings.webhooks)), settings.webhooks
         table: dict[type[Effect[Any]], Perform] = {
             ReadCache: self._cache.read_cache,
             WriteCache: self._cache.write_cache,
@@ -77,3 +86,9 @@ class AccessServices:
 
             self._passwords, self._hashes = Passwords(hashes), hashes
         return self._passwords
+
+
+def _scope_of(webhooks: tuple[WebhookEndpoint, ...]) -> str:
+    """The same text wherever the same services are asked in the same way."""
+    secrets = (each.authorization.value if each.authorization is not None else "" for each in webhooks)
+    return "\n".join(f"{each.name!r} {each.url!r} {secret!r}" for each, secret in zip(webhooks, secrets, strict=True))

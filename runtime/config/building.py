@@ -11,7 +11,7 @@ from angos.runtime.config.checks import check_between, is_secured, warnings_of
 from angos.runtime.config.file import BadConfiguration, Table
 from angos.runtime.config.known import SCHEMA
 from angos.runtime.config.reading import Values, read_values
-from angos.runtime.config.schema import DEFAULT_ROOT, Configuration, DirectoryConfig
+from angos.runtime.config.schema import DEFAULT_ROOT, Configuration, DirectoryConfig, RedisConfig
 from angos.runtime.config.server_keys import FIELDS
 from angos.runtime.observability.settings import LogOptions, MetricsOptions, ObservabilityOptions
 from angos.runtime.server.limits import ServerOptions
@@ -50,6 +50,8 @@ def build(table: Table) -> Configuration:
         _registry(values),
         stores[0] or DirectoryConfig(DEFAULT_ROOT),
         stores[1],
+        _redis(values.table("cache").table("redis")),
+        _redis(values.table("leases").table("redis")),
         _tls(values.table("server")),
         _access_settings(values.table("auth")),
         _observability(values.table("observability")),
@@ -78,6 +80,11 @@ def _tls(server: Values) -> TlsOptions | None:
 
 def _directory(fs: Values) -> DirectoryConfig | None:
     return DirectoryConfig(**fs.entries) if fs.files else None
+
+
+def _redis(redis: Values) -> RedisConfig | None:
+    options = {"address" if key == "url" else key: value for key, value in redis.entries.items()}
+    return RedisConfig(**options) if options else None
 
 
 def _observability(values: Values) -> ObservabilityOptions:

@@ -190,6 +190,12 @@ def _warn_about_transport(values: Values) -> Iterator[str]:
             "server: passwords can be read on their way, since there is neither [server.tls] nor, in"
             " global.trusted_proxies, a proxy that adds TLS"
         )
+    cache = values.table("cache").table("redis")
+    if (address := cache.get("url")) is not None and not address.tls and address.host not in _LOCAL_HOSTS:
+        yield (
+            f"{cache.path('url')}: with redis:// anybody on the way can change what identity providers and webhooks are"
+            " said to have answered; use rediss://"
+        )
     for provider in auth.tables("oidc").values():
         for key in ("issuer", "jwks_uri"):
             if _is_open(provider.get(key)):

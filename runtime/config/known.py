@@ -7,6 +7,7 @@ from itertools import takewhile
 
 from angos.runtime.config.access_keys import AUTH, GLOBAL, REPOSITORY
 from angos.runtime.config.keys import Entry, Named, Section
+from angos.runtime.config.redis_keys import CACHE, LEASES
 from angos.runtime.config.server_keys import BLOB_STORE, METADATA_STORE, OBSERVABILITY, SERVER
 from angos.runtime.config.toml_text import toml_key, toml_path
 
@@ -17,6 +18,8 @@ SCHEMA = Section(
         "global": GLOBAL,
         "blob_store": BLOB_STORE,
         "metadata_store": METADATA_STORE,
+        "cache": CACHE,
+        "leases": LEASES,
         "auth": AUTH,
         "repository": REPOSITORY,
         "observability": OBSERVABILITY,
@@ -30,7 +33,6 @@ UNSUPPORTED: frozenset[str] = frozenset(
     {
         "auth.oidc.*.jwks_refresh_timeout_secs",
         "blob_store.s3",
-        "cache",
         "event_webhook",
         "global.atime_audit_window_secs",
         "global.enable_blob_redirect",
@@ -56,15 +58,16 @@ UNSUPPORTED: frozenset[str] = frozenset(
 """Keys of Angos that this version accepts no value for, rather than to ignore what somebody relies on."""
 
 _POLICY = 'it is called default here: default = "allow" or "deny"'
+_LOCKS = "leave it out: nothing depends on locks; [leases.redis] lets replicas wait for each other"
 OTHER_NAMES: dict[str, str] = {
     "auth.oidc.*.provider": "leave it out: the issuer and required_claims say all that it said",
-    "blob_store.fs.lock_strategy": "leave it out: nothing depends on locks",
+    "blob_store.fs.lock_strategy": _LOCKS,
     "blob_store.fs.root": "did you mean blob_store.fs.root_dir?",
-    "cache_store": "it is called cache, and not supported by this version yet",
+    "cache_store": "did you mean cache?",
     "global.access_policy.default_allow": _POLICY,
     "global.enable_redirect": "it was replaced by enable_blob_redirect, which is not supported by this version yet",
     "global.shutdown_drain_secs": "did you mean server.drain_seconds?",
-    "metadata_store.fs.lock_strategy": "leave it out: nothing depends on locks",
+    "metadata_store.fs.lock_strategy": _LOCKS,
     "repository.*.access_policy.default_allow": _POLICY,
     "server.address": "did you mean server.bind_address?",
     "server.bind_port": "did you mean server.port?",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from angos.runtime.access.settings import AccessSettings, ClientTls
 from angos.runtime.config.file import read_files
@@ -17,6 +18,9 @@ from angos.runtime.observability.settings import ObservabilityOptions
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.tls import TlsOptions
 from angos.sansio.config import RegistryConfig
+
+if TYPE_CHECKING:
+    from angos.runtime.redis.address import RedisAddress
 
 DEFAULT_ROOT = Path("angos-data")
 
@@ -31,6 +35,14 @@ class DirectoryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RedisConfig:
+    """What several processes share in a Redis."""
+
+    address: RedisAddress
+    key_prefix: str = "angos:"
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Everything that can be configured, valid."""
 
@@ -39,6 +51,10 @@ class Configuration:
     blob_store: DirectoryConfig = field(default_factory=lambda: DirectoryConfig(DEFAULT_ROOT))
     metadata_store: DirectoryConfig | None = None
     """None: the blob store keeps the metadata too."""
+    cache: RedisConfig | None = None
+    """None: each process remembers by itself."""
+    leases: RedisConfig | None = None
+    """None: leases hold among the requests of one process."""
     tls: TlsOptions | None = None
     """None: plain HTTP."""
     access: AccessSettings = field(default_factory=AccessSettings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -148,6 +149,8 @@ def _reason(error: RedisError | OSError) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
+            if type(cause).__module__ == "builtins" and cause.errno is not None:
+                return os.strerror(cause.errno)  # asyncio puts words of its own in the place of these
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
     return type(error).__name__

@@ -7,6 +7,7 @@ from angos.sansio.effects import (
     BodyInterrupted,
     BodyTooLarge,
     EffectError,
+    PeerUnavailable,
     StorageCorrupt,
     StorageFull,
     StorageRefused,
@@ -44,6 +45,8 @@ def refusal_of(error: EffectError) -> RegistryError:
             return RegistryError(400, "SIZE_INVALID", "the request body ended before it was complete")
         case StorageRefused():
             message = "the registry may not write to its storage now; reading still works"
+        case PeerUnavailable():
+            message = "a service that the registry asks does not answer now; reading may still work"
         case _:
             message = "the registry's storage does not answer now"
     return RegistryError(503, "UNAVAILABLE", message, headers={"Retry-After": RETRY_SECONDS})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -37,8 +39,7 @@ class RedisProcess:
         self._options = options
         self._program = redis_program()
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = _free_port()
         self.start()
 
     def __enter__(self) -> Self:
@@ -94,6 +95,15 @@ class RedisProcess:
     def holds(self, key: str) -> bool:
         """Whether it has this key now."""
         return self.command("EXISTS", key) == b":1\r\n"
+
+
+def _free_port() -> int:
+    """Not one of those that the system gives to whoever takes any: it has to be free again after a restart, too."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as attempt, contextlib.suppress(OSError):
+            attempt.bind(("127.0.0.1", port))
+            return port
 
 
 def _bulk(word: str) -> bytes:

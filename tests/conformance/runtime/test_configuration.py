@@ -78,8 +78,8 @@ def test_all_problems_are_told_at_once_each_with_its_file_and_key(tmp_path: Path
         "0.toml: server.port: found 70000; allowed is a number from 0 to 65535",
         "1.toml: server.workers: found true; allowed is a number from 1 to 1024",
         "0.toml: blob_store.fs.root_dir: is missing",
-        "0.toml: use: unknown key; known at the top: auth, blob_store, global, metadata_store, observability,"
-        " repository, server",
+        "0.toml: use: unknown key; known at the top: auth, blob_store, cache, global, leases, metadata_store,"
+        " observability, repository, server",
         '1.toml: global.max_manifest_size: found "5 apples"; '
         'allowed is a size of at least one byte, such as "5MiB" or "100GiB"',
         "1.toml: global.allow_missing_manifest_references: found 1; allowed is true or false",

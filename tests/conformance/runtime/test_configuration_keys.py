@@ -16,6 +16,7 @@ from angos.runtime.__main__ import main
 from angos.runtime.config.reference import PAGES, json_schema
 from angos.runtime.config.schema import Configuration, DirectoryConfig, load_configuration
 from angos.runtime.config.server_keys import FIELDS
+from angos.runtime.redis.address import RedisAddress
 from angos.runtime.server.limits import ServerOptions
 from angos.sansio.access.config import AccessConfig, TokenService
 from angos.sansio.access.policy import Policy
@@ -130,6 +131,14 @@ def known(name: str) -> Read:
     return lambda configuration: getattr(access(configuration).webhooks[1], name)
 
 
+def shared_address(name: str) -> Read:
+    return lambda configuration: getattr(configuration, name).address
+
+
+def shared_prefix(name: str) -> Read:
+    return lambda configuration: getattr(configuration, name).key_prefix
+
+
 CASES: dict[str, tuple[object, Read, object]] = {
     **{f"server.{key}": (value, option(key), expected) for key, (value, expected) in SERVER.items()},
     "server.handshake_timeout": (3, tls("handshake_timeout"), 3.0),
@@ -167,6 +176,14 @@ CASES: dict[str, tuple[object, Read, object]] = {
     "blob_store.fs.sync_to_disk": (False, lambda found: found.blob_store.sync_to_disk, False),
     "metadata_store.fs.root_dir": ("names", lambda found: metadata_store(found).root_dir, Path("names")),
     "metadata_store.fs.sync_to_disk": (False, lambda found: metadata_store(found).sync_to_disk, False),
+    "cache.redis.url": ("redis://127.0.0.1", shared_address("cache"), RedisAddress("127.0.0.1")),
+    "cache.redis.key_prefix": ("team:", shared_prefix("cache"), "team:"),
+    "leases.redis.url": (
+        "rediss://me:p%40ss@[::1]:7000/3",
+        shared_address("leases"),
+        RedisAddress("::1", 7000, 3, tls=True, username="me", password=Secret("p@ss")),
+    ),
+    "leases.redis.key_prefix": ("", shared_prefix("leases"), ""),
     "auth.invalid_credentials": ("reject", lambda found: access(found).invalid_credentials, "reject"),
     "auth.identity.*.username": (
         "bob",
@@ -264,13 +281,16 @@ def test_defaults_that_are_written_down_change_nothing(tmp_path: Path) -> None:
     document: dict[str, Any] = {}
     for pattern, key in keys():
         # The presence of a policy counts, and so does that of `[auth]`.
-        if key.default is not None and not {"*", "tls", "fs", "auth", "access_policy"} & set(pattern):
+        if key.default is not None and not {"*", "tls", "fs", "redis", "auth", "access_policy"} & set(pattern):
             document = with_value(document, pattern, key.default)
     assert load(tmp_path, document) == load(tmp_path, {}) == Configuration()
 
 
 def test_defaults_of_tables_that_count_by_their_presence_are_those_of_the_code(folder: Path) -> None:
-    document = {table: example_document()[table] for table in ("server", "global", "auth", "repository", "blob_store")}
+    document = {
+        table: example_document()[table]
+        for table in ("server", "global", "auth", "repository", "blob_store", "cache", "leases")
+    }
     bare = document
     for pattern, key in keys():
         if key.default is not None and pattern[0] in document and "observability" not in pattern:

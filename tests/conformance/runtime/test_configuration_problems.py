@@ -111,6 +111,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("[server.tls]\nserver_certificate_bundle = '/dev/null'", "is not a regular file"),
         ("[server.tls]\nserver_certificate_bundle = ''", "allowed is the path of a file"),
+        ("[cache.redis]", "cache.redis.url: is missing"),
+        ("[leases.redis]\nkey_prefix = 'a'", "leases.redis.url: is missing"),
+        ("[cache.redis]\nurl = 1", "found a number; allowed is an address such as"),
+        ("[cache.redis]\nurl = 'http://example.org'", "found a text of 18 characters; an address is redis://"),
+        ("[cache.redis]\nurl = 'redis://example.org?ssl=1'", "there are no options behind a ?"),
+        ("[cache.redis]\nurl = 'redis://a:b@c@example.org'", "is percent-encoded"),
+        ("[cache.redis]\nurl = 'redis://password@example.org'", ":password for a server without users"),
+        ("[cache.redis]\nurl = 'redis://example.org:0'", "a port is a number from 1 to 65535"),
+        ("[cache.redis]\nurl = 'redis://a b'", "an address has only visible ASCII characters"),
+        ("[cache.redis]\nurl = 'redis://'", "an address is redis://"),
+        ("[cache.redis]\nurl = 'REDISS://u:p%40ss@[::1]:1/15'", None),
     ],
     ids=lambda value: str(value)[-40:],
 )
@@ -388,6 +399,8 @@ SECRETS: dict[str, str] = {
     "auth.token_service.secret_key": CANARY * 8,
     "auth.webhook.*.bearer_token": CANARY,
     "auth.webhook.*.basic_auth.password": CANARY,
+    "cache.redis.url": f"redis://:{CANARY}@127.0.0.1",
+    "leases.redis.url": f"redis://:{CANARY}@127.0.0.1",
 }
 
 
@@ -469,6 +482,8 @@ def test_check_prints_what_loads_to_the_same(folder: Path, capsys: pytest.Captur
     document = copy.deepcopy(example_document())
     del document["auth"]["identity"]
     del document["auth"]["token_service"]
+    del document["cache"]
+    del document["leases"]
     for webhook in document["auth"]["webhook"].values():
         webhook.pop("bearer_token", None)
         webhook.pop("basic_auth", None)

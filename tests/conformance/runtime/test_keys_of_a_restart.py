@@ -16,6 +16,10 @@ STARTED = """
 root_dir = "/blobs"
 [metadata_store.fs]
 root_dir = "/metadata"
+[cache.redis]
+url = "redis://one"
+[leases.redis]
+url = "redis://:canary@one"
 """
 
 ALL_CHANGED = """
@@ -34,6 +38,12 @@ sync_to_disk = false
 [metadata_store.fs]
 root_dir = "/other-metadata"
 sync_to_disk = false
+[cache.redis]
+url = "redis://two"
+key_prefix = "other"
+[leases.redis]
+url = "redis://:canary@two"
+key_prefix = "other"
 [observability.metrics]
 enabled = true
 listen = "127.0.0.1:9090"
@@ -60,6 +70,7 @@ def keys_of_a_restart(entry: Entry, path: str = "") -> Iterator[str]:
 def test_the_log_names_the_keys_that_the_reference_marks() -> None:
     _, lines = keep_until_restart(load(STARTED), load(ALL_CHANGED))
     assert sorted(line.partition(":")[0] for line in lines) == sorted(keys_of_a_restart(SCHEMA))
+    assert "canary" not in "".join(lines)
     assert "server.port: still 8000, since a change to 8001 needs a restart" in lines
     assert "observability.metrics.listen: still none, since a change to 127.0.0.1:9090 needs a restart" in lines
 
@@ -67,6 +78,7 @@ def test_the_log_names_the_keys_that_the_reference_marks() -> None:
 def test_they_keep_their_values_and_everything_else_changes() -> None:
     started, found = load(STARTED), load(ALL_CHANGED)
     kept, _ = keep_until_restart(started, found)
+    assert (kept.cache, kept.leases) == (started.cache, started.leases)
     assert (kept.blob_store, kept.metadata_store) == (started.blob_store, started.metadata_store)
     assert kept.observability.metrics == started.observability.metrics
     assert kept.observability.log == found.observability.log
@@ -81,10 +93,20 @@ def test_nothing_is_said_when_nothing_of_it_changes() -> None:
 
 
 def test_a_metadata_store_that_comes_or_goes_is_named() -> None:
-    without = load(STARTED.partition("[metadata_store")[0])
+    without = load(STARTED.replace('[metadata_store.fs]\nroot_dir = "/metadata"\n', ""))
     assert keep_until_restart(without, load(STARTED))[1] == (
         "metadata_store: still none, since a change to /metadata needs a restart",
     )
     assert keep_until_restart(load(STARTED), without)[1] == (
         "metadata_store: still /metadata, since a change to none needs a restart",
+    )
+
+
+def test_a_redis_that_comes_or_goes_is_named() -> None:
+    without = load(STARTED.partition("[leases")[0])
+    assert keep_until_restart(without, load(STARTED))[1] == (
+        "leases.redis: still none, since a change to redis://one:6379/0 needs a restart",
+    )
+    assert keep_until_restart(load(STARTED), without)[1] == (
+        "leases.redis: still redis://one:6379/0, since a change to none needs a restart",
     )

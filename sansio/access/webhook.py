@@ -76,7 +76,7 @@ def webhook_headers(
     """Everything that the webhook is told. What is not known has no field."""
     details, oidc = action.details, identity.oidc
     subject = None if oidc is None else oidc.claims.get("sub")
-    found: list[tuple[str, object]] = [
+    told: list[tuple[str, str | None]] = [
         ("X-Forwarded-Method", request.method),
         ("X-Forwarded-Proto", scheme),
         ("X-Forwarded-Host", request.headers.get("host")),
@@ -84,28 +84,23 @@ def webhook_headers(
         ("X-Forwarded-For", identity.client_ip),
         ("X-Registry-Action", action.name),
         ("X-Registry-Namespace", action.namespace),
-        ("X-Registry-Reference", details.get("reference")),
-        ("X-Registry-Digest", details.get("digest")),
-        ("X-Registry-Username", identity.username),
-        ("X-Registry-Identity-ID", identity.id),
-        *(("X-Registry-Certificate-CN", name) for name in identity.certificate.common_names),
-        *(("X-Registry-Certificate-O", name) for name in identity.certificate.organizations),
-        ("X-Registry-OIDC-Provider", None if oidc is None else oidc.provider_name),
-        ("X-Registry-OIDC-Subject", subject if isinstance(subject, str) else None),
+        ("X-Registry-Reference", _in_utf_8(details.get("reference"))),
+        ("X-Registry-Digest", _in_utf_8(details.get("digest"))),
+        ("X-Registry-Username", _in_utf_8(identity.username)),
+        ("X-Registry-Identity-ID", _in_utf_8(identity.id)),
+        *(("X-Registry-Certificate-CN", _in_utf_8(name)) for name in identity.certificate.common_names),
+        *(("X-Registry-Certificate-O", _in_utf_8(name)) for name in identity.certificate.organizations),
+        ("X-Registry-OIDC-Provider", None if oidc is None else _in_utf_8(oidc.provider_name)),
+        ("X-Registry-OIDC-Subject", _in_utf_8(subject) if isinstance(subject, str) else None),
     ]
     for name in webhook.forward_headers:
-        found += [(name, value) for value in request.headers.all(name)]
-    return tuple((name, _field_value(value)) for name, value in found if value is not None)
+        told += [(name, value) for value in request.headers.all(name)]
+    return tuple((name, value) for name, value in told if value is not None)
 
 
-def _field_value(value: object) -> str:
-    """As it can stand in a header field: what is not latin-1 travels as UTF-8 (RFC 9110 section 5.5)."""
-    text = str(value)
-    try:
-        text.encode("latin-1")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass").decode("latin-1")
-    return text
+def _in_utf_8(text: str | None) -> str | None:
+    """As it stands in a header field. All names go in one encoding: in two, two of them could be the same bytes."""
+    return None if text is None else text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def _variant(headers: tuple[Header, ...]) -> Secret:

@@ -351,6 +351,15 @@ def test_a_value_that_no_field_can_carry_is_a_denial() -> None:
     assert ("X-Registry-Certificate-CN", "Jürgen Ω".encode().decode("latin-1")) in world.services.asked[0].headers
 
 
+@pytest.mark.parametrize(("one", "other"), [("Ω", "Î©"), ("Jürgen", "JÃ¼rgen")])
+def test_two_names_are_never_the_same_bytes_for_a_webhook(one: str, other: str) -> None:
+    world = hooked()
+    for name in (one, other):
+        world.send("GET", PATH, peer=Peer("192.0.2.1", "https", Certificate((), (name,))))
+    told = [dict(asked.headers)["X-Registry-Certificate-CN"] for asked in world.services.asked]
+    assert told == [name.encode().decode("latin-1") for name in (one, other)]
+
+
 # --- where a request comes from ---------------------------------------------------------------------------------------
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 from angos.sansio.effects import Key
 from angos.sansio.http.message import Request, Response
@@ -41,8 +42,8 @@ class RequestBody(Protocol):
         ...
 
 
-class Content(Protocol):
-    """A stored value, opened for sending."""
+class FileContent(Protocol):
+    """A stored value that lies in a file, opened for sending."""
 
     @property
     def size(self) -> int:
@@ -57,6 +58,22 @@ class Content(Protocol):
     def close(self) -> None:
         """Give the descriptor back."""
         ...
+
+
+Consume = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedContent:
+    """A stored value that comes from another machine while it is sent."""
+
+    fetch: Callable[[int, int, Consume], Awaitable[bool]]
+    """Give so many bytes, at least one, from an offset on to the consumer, piece by piece. False, before anything is
+    given, when the value is absent. Fails with the errors of `angos.sansio.effects.StatKey`."""
+
+
+Content: TypeAlias = FileContent | FetchedContent
+"""A stored value, as it can be sent."""
 
 
 class Application(Protocol):

@@ -168,7 +168,7 @@ class Connection:
                 await self._write(response, head.method, application, close=not keep)
             except AnswerImpossible as error:
                 _log.error("%s %s cannot be answered: %s", head.method, _path(head), error)
-                keep, response = False, _internal_error()
+                keep, response = False, error.instead or _internal_error()
                 await self._write(response, head.method, application, close=True)
         finally:
             counters.requests_in_flight -= 1

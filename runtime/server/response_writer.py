@@ -14,12 +14,13 @@ from typing import Final
 
 from anyio import CapacityLimiter, to_thread
 
-from angos.runtime.server.application import Application, Content
+from angos.runtime.server.application import Application, FetchedContent, FileContent
 from angos.runtime.server.channel import Channel
 from angos.runtime.server.deadlines import Deadline
 from angos.runtime.server.limits import ServerOptions
+from angos.sansio.effects import EffectError
 from angos.sansio.errors import Code, RegistryError
-from angos.sansio.http.error_body import error_response
+from angos.sansio.http.error_body import error_response, refusal_of
 from angos.sansio.http.message import Absent, FromKey, Inline, Response, Slices
 from angos.sansio.registry import EVERY_ANSWER
 
@@ -41,12 +42,21 @@ class ContentTruncated(Exception):
 class AnswerImpossible(Exception):
     """The answer cannot be sent as described; nothing of it was."""
 
+    def __init__(self, message: str, instead: Response | None = None) -> None:
+        """`instead`: what to tell the client; None when it is the server's own fault."""
+        super().__init__(message)
+        self.instead = instead
+
 
 def error_answer(status: int, code: Code, message: str, retry_seconds: float | None = None) -> Response:
     """An error in the form of the distribution specification, with what every answer of a registry carries."""
     headers = {} if retry_seconds is None else {"Retry-After": str(max(1, math.ceil(retry_seconds)))}
-    answer = error_response(RegistryError(status, code, message, headers=headers))
-    return Response(status, EVERY_ANSWER + answer.headers, answer.body)
+    return _answer_of(RegistryError(status, code, message, headers=headers))
+
+
+def _answer_of(refusal: RegistryError) -> Response:
+    answer = error_response(refusal)
+    return Response(answer.status, EVERY_ANSWER + answer.headers, answer.body)
 
 
 class _Date:
@@ -121,8 +131,13 @@ async def write_response(
         content = application.open_content(body.key)
     except OSError as error:
         raise AnswerImpossible(f"{body.key} cannot be opened: {error}") from error
+    except EffectError as error:
+        raise AnswerImpossible(f"{body.key} cannot be opened: {error}", _answer_of(refusal_of(error))) from error
     if content is None:
         raise AnswerImpossible(f"{body.key} is absent")
+    if isinstance(content, FetchedContent):
+        await _relay(head, [] if bodiless else _segments(body), content, body.key, channel, deadline, options, limiter)
+        return
     try:
         segments: list[Segment] = [memoryview(head)]
         if not bodiless:
@@ -148,7 +163,48 @@ def _segments(body: FromKey | Slices) -> list[Segment]:
     return [segment for segment in segments if (segment[1] if isinstance(segment, tuple) else segment.nbytes)]
 
 
-def _check_size(segments: Sequence[Segment], content: Content, key: str) -> None:
+async def _relay(
+    head: bytes,
+    segments: Sequence[Segment],
+    content: FetchedContent,
+    key: str,
+    channel: Channel,
+    deadline: Deadline,
+    options: ServerOptions,
+    limiter: CapacityLimiter,
+) -> None:
+    """Send what is fetched as it comes. The head waits for the first piece: until then another answer is possible."""
+    ready: list[Segment] = [memoryview(head)]
+
+    begun = False
+
+    async def send() -> None:
+        nonlocal begun, ready
+        begun = True
+        sending, ready = _Sending(ready, -1, channel), []
+        await _send(sending, False, deadline, options, limiter)
+
+    async def consume(data: bytes) -> None:
+        ready.append(memoryview(data))
+        await send()
+
+    for segment in segments:
+        if isinstance(segment, memoryview):
+            ready.append(segment)
+            continue
+        try:
+            found = await content.fetch(*segment, consume)
+        except EffectError as error:
+            if begun:
+                raise ContentTruncated(f"{key} was not sent whole: {error}") from error
+            raise AnswerImpossible(f"{key} cannot be read: {error}", _answer_of(refusal_of(error))) from error
+        if not found:
+            raise ContentTruncated(f"{key} is absent") if begun else AnswerImpossible(f"{key} is absent")
+    if ready:
+        await send()
+
+
+def _check_size(segments: Sequence[Segment], content: FileContent, key: str) -> None:
     end = max((segment[0] + segment[1] for segment in segments if isinstance(segment, tuple)), default=0)
     if end > content.size:
         raise AnswerImpossible(f"{key} has {content.size} bytes, the answer needs {end}")

@@ -15,6 +15,7 @@ from anyio.to_thread import run_sync
 
 from angos.runtime.hashing import Hasher, hex_of
 from angos.runtime.performer import Body
+from angos.runtime.server.application import FetchedContent
 from angos.runtime.stores.s3 import listing, objects, promotion, staging
 from angos.runtime.stores.s3.bucket import Bucket
 from angos.runtime.stores.s3.multipart import abort
@@ -26,6 +27,7 @@ from angos.sansio.effects import (
     DiscardPart,
     DiscardUpload,
     HashParts,
+    Key,
     ListFolders,
     ListKeys,
     Page,
@@ -83,6 +85,10 @@ class S3Store:
     async def list_folders(self, effect: ListFolders) -> Page:
         """`ListFolders`."""
         return await listing.page_of_folders(self._bucket, effect)
+
+    def open_content(self, key: Key) -> FetchedContent:
+        """A value to send, fetched in slices."""
+        return FetchedContent(partial(objects.fetch, self._bucket, key))
 
     async def hash_parts(self, effect: HashParts) -> str | None:
         """`HashParts`."""

@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
+import anyio.lowlevel
 
-from angos.runtime.server.application import RequestBody
-from angos.sansio.effects import BodyInterrupted, BodyTooLarge, Key
+from angos.runtime.server.application import Consume, FetchedContent, RequestBody
+from angos.sansio.effects import BodyInterrupted, BodyTooLarge, Key, StorageUnavailable
 from angos.sansio.http.message import Absent, FromKey, Inline, Request, Response, Slices
 
 SMALL = b"small" * 120
@@ -42,6 +44,8 @@ class StandIn:
         self.opened: list[OpenedFile] = []
         self.claimed_size: int | None = None
         """Makes `open_content` lie about sizes."""
+        self.fails_after: int | None = None
+        """How many bytes of a fetched value come before its store is away; None: all of them."""
         self.working = 0
         """Requests that are being answered."""
         self.go = anyio.Event()
@@ -66,15 +70,27 @@ class StandIn:
         finally:
             self.working -= 1
 
-    def open_content(self, key: Key) -> OpenedFile | None:
+    def open_content(self, key: Key) -> OpenedFile | FetchedContent | None:
         if key == "broken":
             raise OSError(errno.EIO, "input/output error")
-        path = self.folder / key
+        path = self.folder / key.removeprefix("fetched/")
+        if key.startswith("fetched/"):
+            return FetchedContent(partial(self._fetch, path.read_bytes() if path.exists() else None))
         if not path.exists():
             return None
         opened = OpenedFile(path, self.claimed_size)
         self.opened.append(opened)
         return opened
+
+    async def _fetch(self, content: bytes | None, start: int, length: int, consume: Consume) -> bool:
+        if content is None:
+            return False
+        for offset in range(0, length, 65_536):
+            if self.fails_after is not None and offset >= self.fails_after:
+                raise StorageUnavailable("the store is away")
+            await anyio.lowlevel.checkpoint()
+            await consume(content[start + offset : start + min(offset + 65_536, length)])
+        return True
 
     async def _respond(self, path: str, query: dict[str, str], request: Request, body: RequestBody) -> Response:
         match path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,7 @@ from angos.runtime.leases.redis import RedisLeases
 from angos.runtime.redis.address import parse_redis_url
 from angos.runtime.redis.server import AWAY_SECONDS, REPLY_SECONDS, RedisServer
 from angos.sansio.effects import AcquireLease, PeerUnavailable, ReleaseLease
+from tests.conformance.certificates import Authority
 from tests.conformance.redis_process import RedisProcess
 
 PATIENCE_SECONDS = 20.0
@@ -219,6 +221,31 @@ async def test_a_wrong_password_is_told_without_it(tmp_path: Path, caplog: pytes
         async with replica(wrong.replace("wrong", "right")) as leases:
             assert await leases.acquire(AcquireLease("a", 60, 0)) is not None
     assert "canary" not in f"{caplog.text} {raised.value} {raised.value!r}"
+
+
+async def test_over_tls_the_certificate_must_be_trusted(
+    redis: RedisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while received := await reader.read(65536):
+            writer.write(received)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", redis.port)
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=authority.server_context("localhost")) as proxy:
+        url = f"rediss://localhost:{proxy.sockets[0].getsockname()[1]}"
+        async with replica(url) as leases:
+            with pytest.raises(PeerUnavailable, match="certificate verify failed"):
+                await leases.acquire(AcquireLease("a", 60, 0))
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+        async with replica(url) as leases:
+            assert await leases.acquire(AcquireLease("a", 60, 0)) is not None
+    assert redis.holds("angos:lease:a")
 
 
 async def test_a_redis_without_memory_refuses_and_is_not_away(

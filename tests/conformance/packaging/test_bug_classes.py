@@ -19,6 +19,7 @@ AUTHENTICATION = "property/test_authentication.py"
 AUTHORIZATION = "property/test_authorization.py"
 PROBLEMS = "conformance/runtime/test_configuration_problems.py"
 DOCUMENTS = "conformance/runtime/test_documents.py"
+REDIS_LEASES = "conformance/contracts/test_redis_leases.py"
 RELOAD = "conformance/runtime/test_reload.py"
 RELOAD_TLS = "conformance/runtime/test_reload_tls.py"
 
@@ -120,6 +121,22 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
     36: (
         "a key led out of the root",
         ["conformance/contracts/test_directory_store.py::test_every_effect_refuses_paths_that_lead_out"],
+    ),
+    68: (
+        "a lease was released or kept by somebody who did not hold it",
+        [
+            f"{REDIS_LEASES}::test_nobody_releases_what_somebody_else_holds",
+            f"{REDIS_LEASES}::test_a_lease_that_is_lost_is_told_and_free_for_others",
+            f"{REDIS_LEASES}::test_a_frozen_redis_costs_a_second_and_keeps_nothing_held",
+        ],
+    ),
+    94: (
+        "a restart of Redis switched the cache off for good",
+        [
+            "conformance/contracts/test_cache.py"
+            "::test_a_cache_that_is_away_never_fails_and_goes_by_what_the_process_wrote",
+            f"{REDIS_LEASES}::test_a_redis_that_is_restarted_between_two_questions_is_not_even_noticed",
+        ],
     ),
     101: (
         "changes behind links went unnoticed",

@@ -1,11 +1,11 @@
 """How many requests are worked on at the same time, and who has to wait.
 
 The limit is one on work, not on connections or transfers. A request counts while the application works on it: from its
-head on, except while its body is being received or its password waits to be checked, and until its answer begins to be
-sent. So clients that send or take
-gigabytes, or do so slowly, keep nobody waiting; what bounds them are the threads for transfers (``transfer_threads``),
-their timeouts, and the number of connections. A request whose body has arrived goes on at once, even if that makes one
-more than allowed: nobody has to wait twice.
+head on until its answer begins to be sent, except while its body is being received, and while it waits for others: for
+a password to be checked, a webhook or an identity provider to answer, a lease. So clients that send or take gigabytes,
+or do so slowly, keep nobody waiting, nor does a slow service; what bounds them are the threads for transfers
+(``transfer_threads``), their timeouts, and the number of connections. A request whose waiting is over goes on at once,
+even if that makes one more than allowed: nobody has to wait twice.
 
 Beyond the limit requests wait in the order in which they came, and those that wait for too long are refused.
 """

@@ -71,7 +71,8 @@ GLOBAL = Section(
         "max_concurrent_requests": server_key(
             "max_concurrent_requests",
             whole(1),
-            "requests that each worker works on at the same time; further ones wait up to `server.queue_timeout`",
+            "requests that each worker works on at the same time, without those that wait for their body, a password "
+            "check, a webhook or an identity provider; further ones wait up to `server.queue_timeout`",
         ),
         "allow_missing_manifest_references": Key(
             FLAG,

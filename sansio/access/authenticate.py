@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from angos.sansio.access.config import AccessConfig, Provider
 from angos.sansio.access.credentials import (
@@ -36,8 +36,7 @@ BASIC_ACCEPTED = CredentialTried("basic", True)
 OWN_TOKEN_TYPE = "angos+jwt"
 
 
-@dataclass(frozen=True, slots=True)
-class Authentication:
+class Authentication(NamedTuple):
     """Who it is, and what was tried to find out."""
 
     identity: Identity
@@ -46,10 +45,13 @@ class Authentication:
     @property
     def rejected(self) -> CredentialTried | None:
         """The first credential of the ``Authorization`` field that failed, when none of that field was accepted."""
-        shown = [attempt for attempt in self.tried if attempt.method != "mtls"]
-        if any(attempt.accepted for attempt in shown):
-            return None
-        return shown[0] if shown else None
+        first: CredentialTried | None = None
+        for attempt in self.tried:
+            if attempt.method != "mtls":
+                if attempt.accepted:
+                    return None
+                first = first or attempt
+        return first
 
 
 async def authenticate(request: Request, access: AccessConfig) -> Authentication:

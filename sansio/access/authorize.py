@@ -6,6 +6,8 @@ All of them must agree. A repository can only narrow what the global policy allo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from angos.sansio.access.action import Action, action_of, read_blob
 from angos.sansio.access.authenticate import Authentication, authenticate
@@ -26,8 +28,7 @@ from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What was decided, and everything that had a part in it."""
 
     allowed: bool
@@ -73,8 +74,7 @@ class Caller:
         return await authorize(action, self.authentication.identity, self.request, self.config, self.access)
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What becomes of a request, and why."""
 
     action: Action
@@ -86,7 +86,7 @@ async def admit(
     request: Request, endpoint: Endpoint, query: Query, config: RegistryConfig, access: AccessConfig
 ) -> Caller | None:
     """Let the request pass, or raise the 401, 403 or 503 that it gets instead. None: it needs no permission."""
-    action = action_of(request.method, endpoint, query)
+    action = _action(request.method, endpoint, query.text)
     if action is None:
         return None
     authentication = await authenticate(request, access)
@@ -96,6 +96,11 @@ async def admit(
     caller = Caller(request, config, access, authentication)
     await caller.settle(judgement)
     return caller
+
+
+@lru_cache(maxsize=1024)  # clients ask for the same few things again and again
+def _action(method: str, endpoint: Endpoint, query: str) -> Action | None:
+    return action_of(method, endpoint, Query(query))
 
 
 async def judge(

@@ -58,8 +58,8 @@ def parse_authorization(value: str) -> Credentials:
 def _parse_basic(text: str) -> Credentials:
     try:
         # Some clients leave the padding out.
-        decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode("utf-8")
-    except (ValueError, binascii.Error):
+        decoded = binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True).decode()
+    except ValueError:
         return Unreadable("the Basic credentials are not base64 of UTF-8 text")
     username, colon, password = decoded.partition(":")
     if not colon:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from angos.sansio.access.expression import EvaluationError, Expression, compile_expression
 
@@ -46,8 +46,7 @@ class Policy:
 OPEN = Policy("allow")
 
 
-@dataclass(frozen=True, slots=True)
-class RuleOutcome:
+class RuleOutcome(NamedTuple):
     """What a rule said about one request."""
 
     rule: Rule
@@ -58,8 +57,7 @@ class RuleOutcome:
     """It is a rule of a policy that allows what no rule denies."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What a policy said about one request, and the rules that were looked at to find out, in order."""
 
     allowed: bool

@@ -11,9 +11,11 @@ from angos.sansio.errors import RegistryError
 class Query:
     """The parameters of a request target, decoded once. A ``+`` stays a ``+``: media types have them, spaces never."""
 
-    __slots__ = ("_pairs",)
+    __slots__ = ("_pairs", "text")
 
     def __init__(self, text: str) -> None:
+        self.text = text
+        """As it was sent."""
         self._pairs = [_pair(item) for item in text.split("&") if item] if text else []
 
     def get(self, name: str) -> str | None:

@@ -246,7 +246,8 @@ class DiskPlan(Generic[T]):
             names = os.listdir(full)
         except (FileNotFoundError, NotADirectoryError):
             return
-        for name in names:
+        # The key of the session goes first: killed in the middle, nothing is left that looks like an empty upload.
+        for name in sorted(names, reverse=True):
             if name.startswith(beginning):
                 remove_if_there(f"{full}/{name}")
 

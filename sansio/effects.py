@@ -229,7 +229,11 @@ class DiscardPart(Effect[None]):
 
 @dataclass(frozen=True, slots=True)
 class DiscardUpload(Effect[None]):
-    """Remove an upload with all its keys and parts. Not necessarily durable: a crash may bring remains back."""
+    """Remove an upload with all its keys and parts. Not necessarily durable: a crash may bring remains back.
+
+    The last of its names goes first. That is the key of the session, so a process that is killed in the middle leaves
+    nothing that looks like an upload without bytes.
+    """
 
     upload: Prefix
 

@@ -125,7 +125,7 @@ class Remove(Step[None]):
 
 @dataclass(frozen=True, slots=True)
 class RemoveFamily(Step[None]):
-    """Remove the files of one folder whose paths begin with `beginning`; none is no error."""
+    """Remove the files of one folder whose paths begin with `beginning`, the last name first; none is no error."""
 
     beginning: Path
 

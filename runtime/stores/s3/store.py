@@ -150,5 +150,7 @@ class S3Store:
         if jobs:
             await side_by_side(jobs, objects.REQUESTS_AT_ONCE)
         keys = [effect.upload + name for name in await listing.sizes_below(self._bucket, effect.upload)]
-        if keys:
-            await objects.delete(self._bucket, keys)
+        # A batch is deleted in no order, so the name that has to go first goes by itself.
+        for batch in (keys[-1:], keys[:-1]):
+            if batch:
+                await objects.delete(self._bucket, batch)

@@ -98,7 +98,7 @@ def test_a_client_that_never_reads_is_cut(start_server: StartServer, target: str
 
 
 def test_a_client_that_reads_slower_than_the_limit_is_served_while_it_reads(start_server: StartServer) -> None:
-    # The window opens in steps of several reads, so the limit has to be far above the time of one, also on a busy machine.
+    # The window opens in steps of several reads: the limit has to be far above the time of one, on a busy machine too.
     server = start_server(send_stall_timeout=2)
     size = 8_000_000
     with server.connect(receive_buffer=16384) as wire:

@@ -50,7 +50,7 @@ OPERATIONS: dict[str, tuple[tuple[Act, ...], Act]] = {
 """For each operation what has to be there before, and the act. "Immutable" in a name says that all
 tags are, "private" that the registry is."""
 
-BOUNDS: Mapping[str, int] = {"next": 0, "turn": 0, "entry": 1, "content": 1, "remain": 1, "power-cut": 1}
+BOUNDS: Mapping[str, int] = {"next": 0, "turn": 0, "entry": 1, "content": 1, "remain": 1, "kept": 1, "power-cut": 1}
 """Beside the faults: one power cut that takes something, one name that it takes alone, one content that it tears."""
 
 

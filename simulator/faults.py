@@ -102,8 +102,8 @@ class Twice(Fault):
 
 
 class Partial(Fault):
-    """Some entries of the effect are applied, others are not, and nobody knows which. Promise: no order is assumed
-    among the entries of one effect."""
+    """Some entries of the effect are applied, others are not, and nobody knows which; of an upload the last names are
+    removed. Promise: no order is assumed among the entries of one effect, and half an upload is never an empty one."""
 
     name = "partial"
     bucket_only = True
@@ -111,7 +111,7 @@ class Partial(Fault):
     @classmethod
     def strikes(cls, effect: type[Effect[Any]]) -> bool:
         """Effects with several entries."""
-        return issubclass(effect, (CreateKeys, DeleteKeys))
+        return issubclass(effect, (CreateKeys, DeleteKeys, DiscardUpload))
 
 
 class Refused(Fault):
@@ -283,7 +283,7 @@ FAULTS: dict[str, type[Fault]] = {
 ACCESS_FAULTS = ("unanswered", "garbage", "slow", "rotated", "forgotten")
 """Those that only happen in private worlds."""
 
-PLAN_STEPS = {CreateKeys: 24, PromoteParts: 14, StageBody: 8, DeleteKeys: 4, DiscardPart: 2, DiscardUpload: 2}
+PLAN_STEPS = {CreateKeys: 24, PromoteParts: 14, StageBody: 8, DeleteKeys: 4, DiscardPart: 2, DiscardUpload: 12}
 """How many steps the plan of an effect has at most, in worlds as small as these: where a fault in its middle can be."""
 
 STALLS_MS = (6_000, 61_000, 3_600_000)  # longer than the wait for a lease, than a lease, than most patience

@@ -9,8 +9,10 @@ from typing import Any
 from angos.sansio.effects import (
     CreateKeys,
     DeleteKeys,
+    DiscardUpload,
     Effect,
     FetchDocument,
+    Key,
     OperationCancelled,
     PeerUnavailable,
     StageBody,
@@ -148,6 +150,10 @@ class Injection(Scheduler):
                 return CreateKeys(tuple(entry for entry in entries if self.choices.pick("entry", 2)))
             case DeleteKeys(keys):
                 return DeleteKeys(tuple(key for key in keys if self.choices.pick("entry", 2)))
+            case DiscardUpload(upload):
+                names = self._store.names(upload)
+                kept = self.choices.pick("kept", len(names) + 1)
+                return DeleteKeys(tuple(Key(name) for name in names[kept:]))
             case _:
                 return effect
 

@@ -18,13 +18,13 @@ from angos.sansio.disk.plans import ROOT
 from angos.sansio.disk.steps import (
     CopyFiles,
     CreateEmpty,
+    FamilyOf,
     Link,
     MakeFolder,
     NameTemporary,
     Path,
     ReceiveFile,
     Remove,
-    RemoveFamily,
     Rename,
     SizeOf,
     Step,
@@ -238,18 +238,13 @@ class DiskPlan(Generic[T]):
             return
         self.published = True
 
-    def remove_family(self, step: RemoveFamily) -> None:
+    def family_of(self, step: FamilyOf) -> tuple[Path, ...]:
         folder, _, beginning = step.beginning.rpartition("/")
-        full = self._full(folder)
-        self.published = True
         try:
-            names = os.listdir(full)
+            names = os.listdir(self._full(folder))
         except (FileNotFoundError, NotADirectoryError):
-            return
-        # The key of the session goes first: killed in the middle, nothing is left that looks like an empty upload.
-        for name in sorted(names, reverse=True):
-            if name.startswith(beginning):
-                remove_if_there(f"{full}/{name}")
+            return ()
+        return tuple(Path(f"{folder}/{name}") for name in sorted(names) if name.startswith(beginning))
 
     def sync_file(self, step: SyncFile) -> None:
         full = self._full(step.path)
@@ -279,7 +274,7 @@ _TAKE: dict[type[Step[Any]], Callable[[Any, Any], Any]] = {
     Link: DiskPlan.link,
     Rename: DiskPlan.rename,
     Remove: DiskPlan.remove,
-    RemoveFamily: DiskPlan.remove_family,
+    FamilyOf: DiskPlan.family_of,
     SyncFile: DiskPlan.sync_file,
     SyncFolder: DiskPlan.sync_folder,
 }

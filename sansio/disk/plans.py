@@ -15,13 +15,13 @@ from __future__ import annotations
 from angos.sansio.disk.steps import (
     CopyFiles,
     CreateEmpty,
+    FamilyOf,
     Link,
     MakeFolder,
     NameTemporary,
     Path,
     ReceiveFile,
     Remove,
-    RemoveFamily,
     Rename,
     SizeOf,
     SyncFile,
@@ -169,8 +169,9 @@ async def discard_part(effect: DiscardPart) -> None:
 
 
 async def discard_upload(effect: DiscardUpload) -> None:
-    """`DiscardUpload`."""
-    await RemoveFamily(Path(effect.upload))
+    """`DiscardUpload`. The key of the session goes first: killed in the middle, nothing looks like an empty upload."""
+    for path in reversed(await FamilyOf(Path(effect.upload))):
+        await Remove(path)
 
 
 class _Wave:

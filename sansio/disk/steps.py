@@ -5,7 +5,7 @@ simulator on one that forgets, at a crash, whatever was not synced: file content
 (`SyncFolder`) separately, as POSIX allows.
 
 Paths are relative to the root of the store, with ``/`` between components. A step that fails raises `OSError` and
-leaves nothing of itself behind, except that files already removed by `RemoveFamily` stay removed.
+leaves nothing of itself behind.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ class Remove(Step[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveFamily(Step[None]):
-    """Remove the files of one folder whose paths begin with `beginning`, the last name first; none is no error."""
+class FamilyOf(Step[tuple[Path, ...]]):
+    """The files of one folder whose paths begin with `beginning`, sorted by code point."""
 
     beginning: Path
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from angos.sansio.disk.steps import (
     CopyFiles,
     CreateEmpty,
+    FamilyOf,
     Link,
     MakeFolder,
     NameTemporary,
@@ -22,7 +23,6 @@ from angos.sansio.disk.steps import (
     Received,
     ReceiveFile,
     Remove,
-    RemoveFamily,
     Rename,
     SizeOf,
     Step,
@@ -83,7 +83,7 @@ class Disk:
             Link: self._link,
             Rename: self._rename,
             Remove: lambda step: self._remove(step.path),
-            RemoveFamily: lambda step: self._remove_family(step.beginning),
+            FamilyOf: self._family_of,
             SyncFile: self._sync_file,
             SyncFolder: self._sync_folder,
         }
@@ -211,12 +211,11 @@ class Disk:
         if folder is not None and isinstance(folder.entries.get(name), File):
             del folder.entries[name]
 
-    def _remove_family(self, beginning: str) -> None:
-        parent, _, name = beginning.rpartition("/")
+    def _family_of(self, step: FamilyOf) -> tuple[Path, ...]:
+        parent, _, beginning = step.beginning.rpartition("/")
         folder = self._folders.get(parent)
-        for found in list(folder.entries) if folder is not None else ():
-            if found.startswith(name):
-                self._remove(f"{parent}/{found}")
+        names = sorted(folder.entries) if folder is not None else ()
+        return tuple(Path(f"{parent}/{name}") for name in names if name.startswith(beginning))
 
     # --- power cuts ---------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from angos.sansio.access.config import AccessConfig
     from angos.sansio.access.policy import Policy
     from angos.sansio.oci.reference import Namespace, Tag
+    from angos.sansio.upstream.config import CacheConfig, Upstream
 
 
 @lru_cache(maxsize=256)
@@ -33,6 +34,12 @@ class RepositoryConfig:
     immutable_tags: bool = False
     immutable_tags_exclusions: tuple[str, ...] = ()
     """Regular expressions, found anywhere in a tag. When there are any, the global ones do not count here."""
+    upstreams: tuple[Upstream, ...] = ()
+    """Where content comes from that is not here, in the order in which they are asked. Clients cannot push then."""
+    cache: CacheConfig | None = None
+    """How content of upstreams is kept. None without upstreams."""
+    mirror_of: str | None = None
+    """The host that this is a mirror of, in lower case: requests with ``?ns=<host>`` are meant for this repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,8 @@ class RegistryConfig:
     """What compiles these patterns. Clients choose tags, so a server gives an engine whose time is linear."""
     repositories: tuple[RepositoryConfig, ...] = ()
     """None lies inside another one."""
+    fills_max: int = 4
+    """Blobs that are fetched from upstreams and stored at the same time, in each process."""
     access: AccessConfig | None = None
     """None: anybody may do anything."""
 

@@ -22,6 +22,7 @@ from angos.sansio.secret import Secret
 if TYPE_CHECKING:
     from angos.sansio.access.events import Event
     from angos.sansio.operation import Operation
+    from angos.sansio.upstream.events import UpstreamEvent
 
 Reply = TypeVar("Reply", covariant=True)
 T = TypeVar("T")
@@ -381,7 +382,7 @@ class WriteCache(Effect[None]):
 class Tell(Effect[None]):
     """Let the operator know: a line in the log, a count in the metrics. Never fails."""
 
-    event: Event
+    event: Event | UpstreamEvent
 
 
 # --- control ----------------------------------------------------------------------------------------------------------

@@ -34,7 +34,9 @@ from angos.sansio.http.message import (
     UNKNOWN_PEER,
     Absent,
     Certificate,
+    FromFill,
     FromKey,
+    FromUpstream,
     Headers,
     Inline,
     Peer,
@@ -43,6 +45,10 @@ from angos.sansio.http.message import (
     Slices,
 )
 from angos.sansio.secret import Secret
+from angos.sansio.upstream import effects as upstream_effects
+from angos.sansio.upstream.config import CacheConfig, Upstream
+from angos.sansio.upstream.effects import FollowFill
+from angos.sansio.upstream.events import UPSTREAM_EVENTS
 
 VERSION = 1
 BYTES_MAX = 64 << 10
@@ -86,14 +92,20 @@ class Elided:
     sha256: str
 
 
+_VOCABULARY = [
+    value for module in (effects, upstream_effects) for value in vars(module).values() if isinstance(value, type)
+]
+
 _TYPES: dict[str, type[Any]] = {
     known.__name__: known
     for known in (
-        *(value for value in vars(effects).values() if isinstance(value, type) and is_dataclass(value)),
+        *(value for value in _VOCABULARY if is_dataclass(value)),
         Absent,
         Certificate,
         Elided,
+        FromFill,
         FromKey,
+        FromUpstream,
         Inline,
         Peer,
         RegistryConfig,
@@ -109,13 +121,14 @@ _TYPES: dict[str, type[Any]] = {
         TokenService,
         User,
         Webhook,
+        Upstream,
+        CacheConfig,
+        *UPSTREAM_EVENTS,
     )
 }
 
 _ERRORS: dict[str, type[EffectError]] = {
-    known.__name__: known
-    for known in vars(effects).values()
-    if isinstance(known, type) and issubclass(known, EffectError)
+    known.__name__: known for known in _VOCABULARY if issubclass(known, EffectError)
 }
 
 
@@ -132,6 +145,8 @@ def encode(value: Any) -> Any:
         return [encode(item) for item in value]
     if isinstance(value, Together):
         return {"is": "Together", "operations": len(value.operations), "limit": value.limit}
+    if isinstance(value, FollowFill):
+        return {"is": "FollowFill", "name": value.name, "whole": value.whole}
     name = type(value).__name__
     if isinstance(value, Secret):
         return {"is": name}

@@ -8,7 +8,19 @@ from typing import Any
 
 from angos.sansio import registry
 from angos.sansio.effects import BodyHandle
-from angos.sansio.http.message import Absent, Body, FromKey, Header, Headers, Inline, Request, Response, Slices
+from angos.sansio.http.message import (
+    Absent,
+    Body,
+    FromFill,
+    FromKey,
+    FromUpstream,
+    Header,
+    Headers,
+    Inline,
+    Request,
+    Response,
+    Slices,
+)
 from angos.simulator.choices import Calm, Choices
 from angos.simulator.injection import Injection
 from angos.simulator.oracle.access import AccessOracle
@@ -136,6 +148,8 @@ class Simulation(Injection):
                 value = self._store.get(body.key) or b""
                 pieces = (before + value[start : start + length] for before, start, length in body.slices)
                 return b"".join(pieces) + body.closing
+            case FromFill() | FromUpstream():
+                raise NotImplementedError("this world has no upstreams")
 
     def _tell(self, exchange: Exchange, answer: Answer | None) -> None:
         """The client learns how it ended; None: that the connection broke."""

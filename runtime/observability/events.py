@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
 from angos.sansio.access.events import AccessDenied, CredentialTried, RuleFailed, WebhookAsked, Who
 from angos.sansio.effects import Tell
@@ -39,7 +39,10 @@ class EventSink:
             case WebhookAsked():
                 self._tell_webhook(event)
             case _:
-                assert_never(event)
+                # An open registry without upstreams starts without it.
+                from angos.runtime.observability.upstream_events import tell_upstream_event
+
+                tell_upstream_event(event, self._metrics)
 
     def _tell_credential(self, event: CredentialTried) -> None:
         if self._metrics is not None:

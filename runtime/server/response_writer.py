@@ -21,7 +21,7 @@ from angos.runtime.server.limits import ServerOptions
 from angos.sansio.effects import EffectError
 from angos.sansio.errors import Code, RegistryError
 from angos.sansio.http.error_body import error_response, refusal_of
-from angos.sansio.http.message import Absent, FromKey, Inline, Response, Slices
+from angos.sansio.http.message import Absent, FromFill, FromKey, FromUpstream, Inline, Response, Slices
 from angos.sansio.registry import EVERY_ANSWER
 
 LOOP_SIZE_MAX: Final = 64 << 10  # content up to this length is not worth a thread
@@ -127,6 +127,8 @@ async def write_response(
             raise AnswerImpossible("the answer promises a body that it does not describe")
         await _send(_Sending([memoryview(head)], -1, channel), False, deadline, options, limiter)
         return
+    if isinstance(body, FromFill | FromUpstream):
+        raise AnswerImpossible("content of an upstream cannot be sent yet")
     try:
         content = application.open_content(body.key)
     except OSError as error:

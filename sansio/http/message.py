@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from angos.sansio.effects import BodyHandle, Key
+
+if TYPE_CHECKING:
+    from angos.sansio.upstream.effects import FillHandle, UpstreamStream
 
 Header = tuple[str, str]
 
@@ -116,7 +119,33 @@ class Absent:
     length: int
 
 
-Body = Inline | FromKey | Slices | Absent
+@dataclass(frozen=True, slots=True)
+class FromFill:
+    """A slice of the bytes that a fill brings, as they come (`angos.sansio.upstream.effects`).
+
+    At least its last byte waits until the fill is released. The driver must send exactly this or cut the connection;
+    while nothing has been sent yet it answers with 502 instead."""
+
+    fill: FillHandle
+    start: int
+    length: int
+    """At least 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromUpstream:
+    """The whole body of an opened answer, passed on without being stored.
+
+    The driver hashes it on the way and holds at least the last byte back until the digest has been found right."""
+
+    stream: UpstreamStream
+    length: int
+    """At least 1."""
+    algorithm: str
+    hex: str
+
+
+Body = Inline | FromKey | Slices | Absent | FromFill | FromUpstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +164,7 @@ class Response:
         match self.body:
             case Inline(value):
                 return len(value)
-            case FromKey(_, _, length) | Absent(length):
+            case FromKey(_, _, length) | Absent(length) | FromFill(_, _, length) | FromUpstream(_, length):
                 return length
             case Slices():
                 return self.body.length

@@ -29,6 +29,7 @@ from angos.sansio.effects import (
     WriteCache,
 )
 from angos.sansio.secret import Secret
+from angos.sansio.upstream.events import UpstreamEvent
 
 OWN_KEY = json.dumps({"kid": None, "kty": "RSA", "n": "of the registry itself"}, sort_keys=True)
 
@@ -89,7 +90,7 @@ class SimulatedServices:
     now_ms: int = 1_700_000_000_000
     fetched: list[str] = field(default_factory=list)
     asked: list[AskWebhook] = field(default_factory=list)
-    told: list[Event] = field(default_factory=list)
+    told: list[Event | UpstreamEvent] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
     """What is remembered for whoever asks now."""
 

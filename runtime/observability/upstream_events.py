@@ -1,0 +1,44 @@
+"""What the core tells about upstreams: as log lines and as counts."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, assert_never
+
+from angos.sansio.upstream.events import (
+    BlobsEvicted,
+    CacheAnswered,
+    FillEnded,
+    RateLimitSeen,
+    UpstreamAsked,
+    UpstreamEvent,
+    UpstreamSkipped,
+)
+
+if TYPE_CHECKING:
+    from angos.runtime.observability.metrics import Metrics
+
+_log = logging.getLogger("angos.upstream")
+
+
+def tell_upstream_event(event: UpstreamEvent, metrics: Metrics | None) -> None:
+    """Log it and count it."""
+    match event:
+        case UpstreamAsked(upstream, what, namespace, outcome, problem):
+            level = logging.WARNING if outcome not in ("ok", "absent") else logging.DEBUG
+            _log.log(level, "%s: %s of %s: %s%s", upstream, what, namespace, outcome, f": {problem}" if problem else "")
+        case UpstreamSkipped(upstream, what, seconds, problem):
+            _log.warning("%s is not asked for a %s for %.0f s: %s", upstream, what, seconds, problem)
+        case RateLimitSeen(upstream, limit, remaining, window_seconds):
+            _log.debug("%s: %d of %d requests in %d s are left", upstream, remaining, limit, window_seconds)
+        case CacheAnswered(repository, kind, outcome):
+            _log.debug("%s: %s: %s", repository, kind, outcome)
+        case FillEnded(upstream, namespace, digest, size, problem):
+            if problem:
+                _log.error("%s: blob %s of %s is not stored: %s", upstream, digest, namespace, problem)
+            else:
+                _log.info("%s: blob %s of %s is stored, %d bytes", upstream, digest, namespace, size)
+        case BlobsEvicted(repository, blobs, size):
+            _log.info("%s: %d blobs of %d bytes were given up", repository, blobs, size)
+        case _:
+            assert_never(event)

@@ -1,0 +1,37 @@
+"""Upstreams as the core sees them: no passwords, no certificates. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """``[[repository."<namespace>".upstream]]``."""
+
+    name: str
+    """For people and effects: the repository and the host, unlike any other."""
+    url: str
+    """``scheme://host[:port]``, without a path: what API paths are appended to."""
+    path: str = ""
+    """The beginning of every name at the upstream, without ``/`` around it."""
+    username: str | None = None
+    """None: it is asked anonymously."""
+    token_realms: tuple[str, ...] = ()
+    """Origins, beside the upstream's own, that may be shown its password for a token."""
+    short_names: str = ""
+    """What precedes a name of a single component: ``library`` at Docker Hub."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """``[repository."<namespace>".cache]``: how content of upstreams is kept."""
+
+    fresh_seconds: float = 60.0
+    """A tag is compared with the upstream's no more often."""
+    stale_seconds: float = 7 * 86400.0
+    """A tag is served without being compared for so long at most, when no upstream can be asked. 0: never."""
+    missing_seconds: float = 30.0
+    """What no upstream has is not asked for again for so long."""
+    size_max: int | None = None
+    """Of all blobs that are kept. None: there is no limit."""

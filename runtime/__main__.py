@@ -104,9 +104,15 @@ def _contents(files: Sequence[Path]) -> list[bytes] | None:
 def _with_arguments(configuration: Configuration, arguments: argparse.Namespace) -> Configuration:
     from dataclasses import replace
 
+    from angos.runtime.config.file import BadConfiguration, Problem
+    from angos.runtime.config.schema import DirectoryConfig
+
     server = {name: value for name in ("host", "port", "workers") if (value := getattr(arguments, name)) is not None}
     blob_store = configuration.blob_store
     if arguments.root is not None:
+        if not isinstance(blob_store, DirectoryConfig):
+            where = f"--root {arguments.root}: the blobs are in a bucket; leave out --root or [blob_store.s3]"
+            raise BadConfiguration([Problem("command line", "", where)])
         blob_store = replace(blob_store, root_dir=arguments.root)
     return replace(configuration, server=replace(configuration.server, **server), blob_store=blob_store)
 
@@ -117,22 +123,21 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
 
     from angos.runtime.app import Foundation
     from angos.runtime.observability.logs import configure_logging
+    from angos.runtime.opening import loop_problem
     from angos.runtime.server.listener import ListenError
     from angos.runtime.server.serving import NotServable, Serving
     from angos.runtime.server.workers import run
     from angos.runtime.stores.disk import UnusableRoot
 
-    if arguments.loop == "trio" and (configuration.cache or configuration.leases):
-        _complain(
-            "--loop trio: Redis can be used on asyncio only; leave out --loop, or [cache.redis] and [leases.redis]"
-        )
+    if (problem := loop_problem(configuration, arguments.loop)) is not None:
+        _complain(f"--loop {arguments.loop}: {problem}")
         return 1
     configure_logging(configuration.observability.log)
     for warning in configuration.warnings:
         logging.getLogger("angos.configuration").warning("%s", warning)
-    where = f"data in {_shown(configuration.blob_store.root_dir)}"
+    where = f"data in {configuration.blob_store.place}"
     if configuration.metadata_store is not None:
-        where += f", metadata in {_shown(configuration.metadata_store.root_dir)}"
+        where += f", metadata in {configuration.metadata_store.place}"
 
     def say_ready(urls: Sequence[str]) -> None:
         if (metrics := foundation.observation.listener) is not None:
@@ -170,11 +175,6 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
         return 1
     except KeyboardInterrupt:
         return 0
-
-
-def _shown(root: Path) -> str:
-    """As the person wrote it, but recognisable as a path."""
-    return str(root) if root.is_absolute() or str(root).startswith(".") else f"./{root}"
 
 
 def _complain(message: str) -> None:

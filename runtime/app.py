@@ -14,16 +14,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from angos.runtime.clock import SystemClock
-from angos.runtime.config.schema import Configuration, DirectoryConfig, RedisConfig
+from angos.runtime.config.schema import Configuration
 from angos.runtime.driver import drive
 from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
 from angos.runtime.observability.logs import configure_logging
 from angos.runtime.observability.observation import Observation
+from angos.runtime.opening import Opened
 from angos.runtime.performer import Leases, Perform, RequestPerformer, Services
 from angos.runtime.server.application import Content, RequestBody
 from angos.runtime.server.serving import NotServable, Serving
-from angos.runtime.stores.directory import DirectoryStore
 from angos.runtime.stores.disk import UnusableRoot
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import Effect, Key
@@ -32,12 +32,10 @@ from angos.sansio.registry import handle
 from angos.sansio.secret import Secret
 
 if TYPE_CHECKING:
-    from angos.runtime.access.services import AccessServices, Cache
+    from angos.runtime.access.services import AccessServices
     from angos.runtime.access.settings import AccessSettings
     from angos.runtime.observability.observed_store import ContentStore
     from angos.runtime.recorder import Recorder
-    from angos.runtime.redis.address import RedisAddress
-    from angos.runtime.redis.server import RedisServer
     from angos.runtime.server.tls import ServerTls, TlsOptions
     from angos.sansio.access.config import AccessConfig
 
@@ -96,41 +94,11 @@ class Foundation:
         """`record`: a folder for a record of each request. Raises `UnusableRoot` when a folder cannot be used, and
         `ListenError` when the address of the metrics cannot."""
         self.observation = Observation(configuration.observability.metrics, configuration.server.workers)
-        blob_store, metadata_store = configuration.blob_store, configuration.metadata_store
-        self._blobs = self._metadata = self._open(blob_store)
-        if metadata_store is not None and metadata_store != blob_store:
-            self._metadata = self._open(metadata_store)
-        self._redis: dict[RedisAddress, RedisServer] = {}
-        self._leases = self._open_leases(configuration.leases)
-        self._cache = configuration.cache
+        self._opened = Opened(configuration, self.observation.store)
         self._access: AccessServices | None = None
         self._token_secret = Secret(base64.b64encode(os.urandom(48)).decode())
         """Signs tokens when no secret is configured. All processes have it, since they are forked from this one."""
         self._recorder = None if record is None else _recorder(record, configuration.registry)
-
-    def _open(self, store: DirectoryConfig) -> ContentStore:
-        return self.observation.store(DirectoryStore(store.root_dir, store.sync_to_disk))
-
-    def _open_leases(self, shared: RedisConfig | None) -> Leases:
-        if shared is None:
-            return LocalLeases()
-        from angos.runtime.leases.redis import RedisLeases
-
-        return RedisLeases(self._redis_at(shared.address), shared.key_prefix)
-
-    def _open_cache(self, scope: str) -> Cache:
-        if self._cache is None:
-            from angos.runtime.cache.local import LocalCache
-
-            return LocalCache()
-        from angos.runtime.cache.redis import RedisCache
-
-        return RedisCache(self._redis_at(self._cache.address), self._cache.key_prefix, scope)
-
-    def _redis_at(self, address: RedisAddress) -> RedisServer:
-        from angos.runtime.redis.server import RedisServer
-
-        return self._redis.setdefault(address, RedisServer(address))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -139,8 +107,7 @@ class Foundation:
             async with self.observation.running():
                 yield
         finally:
-            for server in self._redis.values():
-                await server.close()
+            await self._opened.close()
 
     def build(self, configuration: Configuration) -> Serving:
         """What to serve with under this configuration, on the same stores as ever. Called in any thread.
@@ -150,7 +117,8 @@ class Foundation:
         config, options = configuration.registry, configuration.server
         recorder = None if self._recorder is None else self._recorder.under(config)
         access = {} if config.access is None else self._access_performers(config.access, configuration.access)
-        application = RegistryApplication(config, self._blobs, self._metadata, recorder, self._leases, access)
+        opened = self._opened
+        application = RegistryApplication(config, opened.blobs, opened.metadata, recorder, opened.leases, access)
         trusted_proxies = () if config.access is None else config.access.trusted_proxies
         return Serving(
             self.observation.application(application, access_log=options.access_log),
@@ -158,15 +126,19 @@ class Foundation:
             _tls(configuration.tls),
             trusted_proxies,
             self.observation.on_answer(access_log=options.access_log, trusted_proxies=trusted_proxies),
-            partial(configure_logging, configuration.observability.log),
+            partial(self._take_effect, configuration),
         )
+
+    def _take_effect(self, configuration: Configuration) -> None:
+        configure_logging(configuration.observability.log)
+        self._opened.follow(configuration)
 
     def _access_performers(self, config: AccessConfig, settings: AccessSettings) -> Mapping[type[Effect[Any]], Perform]:
         from angos.runtime.access.services import AccessServices
         from angos.runtime.client.trust import ClientTlsUnusable
 
         if self._access is None:
-            self._access = AccessServices(self.observation.events, self._open_cache)
+            self._access = AccessServices(self.observation.events, self._opened.cache)
         if config.token_service is not None and settings.token_secret is None:
             settings = replace(settings, token_secret=self._token_secret)
         try:

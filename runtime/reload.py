@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from angos.runtime.app import Foundation
 from angos.runtime.config.file import BadConfiguration, Problem
@@ -131,13 +131,21 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
 
     for name in sorted(RESTART_ONLY):
         compare(f"server.{_KEYS.get(name, name)}", getattr(started.server, name), getattr(found.server, name))
+    stores: dict[str, Any] = {}
     for name in ("blob_store", "metadata_store"):
         running, wanted = getattr(started, name), getattr(found, name)
-        if isinstance(running, DirectoryConfig) and isinstance(wanted, DirectoryConfig):
+        stores[name] = running
+        if running is None or type(running) is not type(wanted):
+            compare(name, running, wanted)
+        elif isinstance(running, DirectoryConfig):
             for part in fields(DirectoryConfig):
                 compare(f"{name}.fs.{part.name}", getattr(running, part.name), getattr(wanted, part.name))
         else:
-            compare(name, running, wanted)
+            for key in ("endpoint", "bucket", "region", "key_prefix"):
+                compare(f"{name}.s3.{key}", getattr(running, key), getattr(wanted, key))
+            compare(f"{name}.s3.server_ca_bundle", running.tls.server_ca_bundle, wanted.tls.server_ca_bundle)
+            place = {key: getattr(running, key) for key in ("endpoint", "bucket", "region", "key_prefix", "tls")}
+            stores[name] = replace(wanted, **place)
     for name in ("cache", "leases"):
         running, wanted = getattr(started, name), getattr(found, name)
         if isinstance(running, RedisConfig) and isinstance(wanted, RedisConfig):
@@ -156,8 +164,7 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
     configuration = replace(
         found,
         server=replace(found.server, **kept),
-        blob_store=started.blob_store,
-        metadata_store=started.metadata_store,
+        **stores,
         cache=started.cache,
         leases=started.leases,
         observability=replace(found.observability, metrics=started.observability.metrics),
@@ -168,8 +175,8 @@ def keep_until_restart(started: Configuration, found: Configuration) -> tuple[Co
 def _shown(value: object) -> str:
     if value is None:
         return "none"
-    if isinstance(value, DirectoryConfig):
-        return str(value.root_dir)
+    if (place := getattr(value, "place", None)) is not None:
+        return str(place)
     if isinstance(value, RedisConfig):
         return str(value.address)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -20,6 +20,7 @@ from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.secret import Secret
 
 if TYPE_CHECKING:
+    from angos.runtime.stores.s3.options import S3Options
     from angos.sansio.access.config import AccessConfig, TokenService
     from angos.sansio.access.policy import Policy
 
@@ -44,7 +45,7 @@ def checked_values(table: Table) -> Values:
 def build(table: Table) -> Configuration:
     """The files as a configuration. Raises `BadConfiguration` with every problem there is."""
     values = checked_values(table)
-    stores = [_directory(values.table(name).table("fs")) for name in ("blob_store", "metadata_store")]
+    stores = [_store(values.table(name)) for name in ("blob_store", "metadata_store")]
     return Configuration(
         _server(values),
         _registry(values),
@@ -78,8 +79,22 @@ def _tls(server: Values) -> TlsOptions | None:
     return TlsOptions(**options)
 
 
-def _directory(fs: Values) -> DirectoryConfig | None:
+def _store(values: Values) -> DirectoryConfig | S3Options | None:
+    if values.has("s3"):
+        return _bucket(values.table("s3"))
+    fs = values.table("fs")
     return DirectoryConfig(**fs.entries) if fs.files else None
+
+
+def _bucket(values: Values) -> S3Options:
+    from angos.runtime.client.url import parse_url
+    from angos.runtime.stores.s3.options import Credentials, S3Options
+
+    options = dict(values.entries)
+    options.setdefault("endpoint", parse_url(f"https://s3.{values.get('region')}.amazonaws.com"))
+    options["tls"] = ClientTls(options.pop("server_ca_bundle", None))
+    key_id, secret = options.pop("access_key_id", None), options.pop("secret_key", None)
+    return S3Options(credentials=None if key_id is None else Credentials(key_id, Secret(secret)), **options)
 
 
 def _redis(redis: Values) -> RedisConfig | None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from angos.runtime.config.file import Problem
 from angos.runtime.config.reading import Values
 from angos.runtime.config.toml_text import toml_path, toml_text
+
+if TYPE_CHECKING:
+    from angos.runtime.client.url import Url
 
 _CLIENT_PAIR = ("client_certificate_bundle", "client_private_key")
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
@@ -17,6 +21,7 @@ def check_between(values: Values) -> list[Problem]:
     """Everything that takes more than one key to see. Copes with keys that are missing because they have problems."""
     return [
         *_check_server(values),
+        *_check_stores(values),
         *_check_users(values),
         *_check_clients(values),
         *_check_webhook_names(values),
@@ -75,6 +80,21 @@ def _check_server_tls(tls: Values) -> Iterator[Problem]:
         load_tls(TlsOptions(certificate, key, authorities, tls.get("client_auth", "optional")))
     except TlsUnusable as error:
         yield tls.problem_of_table(str(error))
+
+
+# --- stores -----------------------------------------------------------------------------------------------------------
+
+
+def _check_stores(values: Values) -> Iterator[Problem]:
+    for name in ("blob_store", "metadata_store"):
+        store = values.table(name)
+        if store.has("fs") and store.has("s3"):
+            yield store.problem("s3", f"there is [{store.path('fs')}] too; keep one of them")
+        bucket = store.table("s3")
+        for key, mate in (("access_key_id", "secret_key"), ("secret_key", "access_key_id")):
+            if bucket.has(key) and not bucket.has(mate):
+                yield bucket.problem(key, f"needs {mate} beside it")
+        yield from _check_client_tls(bucket)
 
 
 # --- who is who -------------------------------------------------------------------------------------------------------
@@ -190,6 +210,10 @@ def _warn_about_transport(values: Values) -> Iterator[str]:
             "server: passwords can be read on their way, since there is neither [server.tls] nor, in"
             " global.trusted_proxies, a proxy that adds TLS"
         )
+    for name in ("blob_store", "metadata_store"):
+        bucket = values.table(name).table("s3")
+        if _is_open(bucket.get("endpoint")):
+            yield f"{bucket.path('endpoint')}: with http:// anybody on the way can change what is stored; use https://"
     cache = values.table("cache").table("redis")
     if (address := cache.get("url")) is not None and not address.tls and address.host not in _LOCAL_HOSTS:
         yield (
@@ -205,10 +229,10 @@ def _warn_about_transport(values: Values) -> Iterator[str]:
             yield f"{webhook.path('url')}: with http:// anybody on the way can answer for it; use https://"
 
 
-def _is_open(url: str | None) -> bool:
+def _is_open(url: str | Url | None) -> bool:
     if url is None:
         return False
     from angos.runtime.client.url import parse_url
 
-    parsed = parse_url(url)
+    parsed = parse_url(url) if isinstance(url, str) else url
     return parsed.scheme == "http" and parsed.host not in _LOCAL_HOSTS

@@ -8,7 +8,8 @@ from itertools import takewhile
 from angos.runtime.config.access_keys import AUTH, GLOBAL, REPOSITORY
 from angos.runtime.config.keys import Entry, Named, Section
 from angos.runtime.config.redis_keys import CACHE, LEASES
-from angos.runtime.config.server_keys import BLOB_STORE, METADATA_STORE, OBSERVABILITY, SERVER
+from angos.runtime.config.server_keys import OBSERVABILITY, SERVER
+from angos.runtime.config.store_keys import BLOB_STORE, METADATA_STORE
 from angos.runtime.config.toml_text import toml_key, toml_path
 
 SCHEMA = Section(
@@ -32,7 +33,6 @@ Pattern = tuple[str, ...]
 UNSUPPORTED: frozenset[str] = frozenset(
     {
         "auth.oidc.*.jwks_refresh_timeout_secs",
-        "blob_store.s3",
         "event_webhook",
         "global.atime_audit_window_secs",
         "global.enable_blob_redirect",
@@ -45,7 +45,7 @@ UNSUPPORTED: frozenset[str] = frozenset(
         "global.namespace_walk_concurrency",
         "global.retention_policy",
         "global.update_pull_time",
-        "metadata_store.s3",
+        "metadata_store.s3.link_cache_ttl",
         "observability.tracing",
         "repository.*.downstream",
         "repository.*.event_webhooks",
@@ -62,12 +62,17 @@ _LOCKS = "leave it out: nothing depends on locks; [leases.redis] lets replicas w
 OTHER_NAMES: dict[str, str] = {
     "auth.oidc.*.provider": "leave it out: the issuer and required_claims say all that it said",
     "blob_store.fs.lock_strategy": _LOCKS,
+    "blob_store.s3.children_scan_concurrency": "leave it out: no listing needs it",
+    "blob_store.s3.lock_strategy": _LOCKS,
     "blob_store.fs.root": "did you mean blob_store.fs.root_dir?",
     "cache_store": "did you mean cache?",
     "global.access_policy.default_allow": _POLICY,
     "global.enable_redirect": "it was replaced by enable_blob_redirect, which is not supported by this version yet",
     "global.shutdown_drain_secs": "did you mean server.drain_seconds?",
     "metadata_store.fs.lock_strategy": _LOCKS,
+    "metadata_store.s3.access_time_debounce_secs": "leave it out: no time of access is held back",
+    "metadata_store.s3.capabilities": "leave it out: what the bucket can is tried at the start",
+    "metadata_store.s3.lock_strategy": _LOCKS,
     "repository.*.access_policy.default_allow": _POLICY,
     "server.address": "did you mean server.bind_address?",
     "server.bind_port": "did you mean server.port?",

@@ -21,6 +21,7 @@ from angos.sansio.config import RegistryConfig
 
 if TYPE_CHECKING:
     from angos.runtime.redis.address import RedisAddress
+    from angos.runtime.stores.s3.options import S3Options
 
 DEFAULT_ROOT = Path("angos-data")
 
@@ -32,6 +33,12 @@ class DirectoryConfig:
     root_dir: Path
     sync_to_disk: bool = True
     """Wait for the disk before anything is acknowledged. Without it, a power cut may lose what was."""
+
+    @property
+    def place(self) -> str:
+        """Where the keys lie, as the person wrote it but recognisable as a path."""
+        root = str(self.root_dir)
+        return root if self.root_dir.is_absolute() or root.startswith(".") else f"./{root}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,8 @@ class Configuration:
 
     server: ServerOptions = field(default_factory=ServerOptions)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
-    blob_store: DirectoryConfig = field(default_factory=lambda: DirectoryConfig(DEFAULT_ROOT))
-    metadata_store: DirectoryConfig | None = None
+    blob_store: DirectoryConfig | S3Options = field(default_factory=lambda: DirectoryConfig(DEFAULT_ROOT))
+    metadata_store: DirectoryConfig | S3Options | None = None
     """None: the blob store keeps the metadata too."""
     cache: RedisConfig | None = None
     """None: each process remembers by itself."""
@@ -70,6 +77,9 @@ class Configuration:
             named += [self.tls.server_certificate_bundle, self.tls.server_private_key, self.tls.client_ca_bundle]
         shown: list[ClientTls] = [provider.tls for provider in self.access.providers]
         shown += [webhook.tls for webhook in self.access.webhooks]
+        for store in (self.blob_store, self.metadata_store):
+            if store is not None and not isinstance(store, DirectoryConfig):
+                shown.append(store.tls)
         for tls in shown:
             named += [tls.server_ca_bundle, tls.client_certificate_bundle, tls.client_private_key]
         return tuple(dict.fromkeys(path for path in named if path is not None))

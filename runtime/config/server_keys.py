@@ -1,4 +1,4 @@
-"""``[server]``, the stores and ``[observability]``."""
+"""``[server]`` and ``[observability]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from angos.runtime.config.access_kinds import LISTEN, NAME
 from angos.runtime.config.keys import Key, Named, Section
-from angos.runtime.config.kinds import FILE, FLAG, FOLDER, SECONDS, SIZE, TEXT, Kind, one_of, whole
+from angos.runtime.config.kinds import FILE, FLAG, SECONDS, SIZE, TEXT, Kind, one_of, whole
 from angos.runtime.observability.settings import LEVELS
 from angos.runtime.server.limits import RESTART_ONLY, ServerOptions
 
@@ -19,9 +19,9 @@ _DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(Se
 
 def size_text(size: int) -> str:
     """A number of bytes as a person would write it."""
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if size % (1 << shift) == 0:
-            return f"{size >> shift}{unit}"
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("GB", 10**9), ("MB", 10**6)):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
     return f"{size}B"
 
 
@@ -150,42 +150,6 @@ SERVER = Section(
         "tls": _TLS,
     },
 )
-
-
-def _store(meaning: str, folder: str, absent: str) -> Section:
-    return Section(
-        "",
-        {
-            "fs": Section(
-                meaning,
-                {
-                    "root_dir": Key(
-                        FOLDER,
-                        "made when it does not exist",
-                        required=True,
-                        restart=True,
-                        example=folder,
-                    ),
-                    "sync_to_disk": Key(
-                        FLAG,
-                        "wait for the disk before anything is acknowledged; without it a power cut may lose what was"
-                        " (see [durability](../explanation/durability.md))",
-                        True,
-                        restart=True,
-                    ),
-                },
-                absent,
-            )
-        },
-    )
-
-
-BLOB_STORE = _store(
-    "A directory for blobs and uploads.",
-    "/var/lib/angos",
-    "`./angos-data`, seen from where the server is started",
-)
-METADATA_STORE = _store("A directory for everything else.", "/var/lib/angos-metadata", "that of the blobs has it too")
 
 _LEVEL = one_of(*LEVELS)
 

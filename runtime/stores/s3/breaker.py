@@ -20,6 +20,11 @@ class Breaker:
         self._opened_at = 0.0
         self._probing = False
 
+    def follow(self, threshold: int, cooldown_seconds: float) -> None:
+        """Other limits from now on."""
+        self._threshold = threshold
+        self._cooldown = cooldown_seconds
+
     def admit(self) -> float | None:
         """None: go ahead. Otherwise the seconds after which it may be worth asking again."""
         if self._failures < self._threshold:

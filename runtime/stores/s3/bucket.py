@@ -96,6 +96,13 @@ class Bucket:
         self._path = f"{options.endpoint.target.rstrip('/')}/{percent_encoded(options.bucket)}"
         self._known = False
 
+    def follow(self, options: S3Options) -> None:
+        """Ask like this from the next request on. The place of the bucket does not change."""
+        if options.credentials != self.options.credentials:
+            self._credentials = CredentialSource(options.credentials)
+        self._breaker.follow(options.breaker_threshold, options.breaker_cooldown_seconds)
+        self.options = options
+
     async def ask(self, asked: Asked) -> Told:
         """The answer, which has one of the expected statuses."""
         doubtful = False

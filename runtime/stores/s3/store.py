@@ -54,6 +54,10 @@ class S3Store:
         """Asks for nothing yet. Raises `ClientTlsUnusable`."""
         self._bucket = Bucket(options)
 
+    def follow(self, options: S3Options) -> None:
+        """Ask from now on like this: with other keys, sizes or times. The bucket stays the one that it was."""
+        self._bucket.follow(options)
+
     async def close(self) -> None:
         """End the idle connections."""
         await self._bucket.close()

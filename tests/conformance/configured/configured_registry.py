@@ -118,7 +118,7 @@ def merged(document: Document, other: Document) -> dict[str, Any]:
 
 
 def _with_defaults(document: Document) -> Document:
-    return merged(
-        {"server": {"port": 0}, "blob_store": {"fs": {"root_dir": "data", "sync_to_disk": False}}},
-        document,
-    )
+    stores: Document = {"blob_store": {"fs": {"root_dir": "data", "sync_to_disk": False}}}
+    if "s3" in document.get("blob_store", {}):
+        stores = {}
+    return merged({"server": {"port": 0}, **stores}, document)

@@ -47,7 +47,10 @@ def s3_bucket() -> Iterator[S3Options]:
 async def make_bucket(options: S3Options) -> None:
     """Create the bucket that the options name."""
     bucket = Bucket(options)
-    await bucket.ask(Asked("making the bucket", "PUT"))
+    document = f"""<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+        <LocationConstraint>{options.region}</LocationConstraint></CreateBucketConfiguration>""".encode()
+    body = () if options.region == "us-east-1" else (memoryview(document),)
+    await bucket.ask(Asked("making the bucket", "PUT", body=body))
     await bucket.close()
 
 

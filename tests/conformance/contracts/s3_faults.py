@@ -20,7 +20,7 @@ TOKEN = "canary-session-token"
 def options_of(server: ScriptedServer, **changes: Any) -> S3Options:
     """The bucket ``images`` of this server, impatiently asked."""
     keys = Credentials("AKID", Secret(CANARY), Secret(TOKEN))
-    options: dict[str, Any] = {"credentials": keys, "attempt_seconds": 5.0, "copy_seconds": 5.0, **changes}
+    options: dict[str, Any] = {"credentials": keys, "attempt_seconds": 5.0, **changes}
     return S3Options(parse_url(server.origin), "images", "eu-central-1", **options)
 
 

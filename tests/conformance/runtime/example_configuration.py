@@ -26,8 +26,17 @@ def uncommented(text: str) -> str:
     )
 
 
-def example_document() -> dict[str, Any]:
-    """What the example says."""
+STORES = ("blob_store", "metadata_store")
+
+
+def example_document(store: str = "fs") -> dict[str, Any]:
+    """What the example says, with each store of one kind: ``fs`` or ``s3``."""
+    document = whole_example_document()
+    return {**document, **{name: {store: document[name][store]} for name in STORES}}
+
+
+def whole_example_document() -> dict[str, Any]:
+    """What the example says; both kinds of stores are in it."""
     return tomllib.loads(uncommented(example()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -13,21 +14,25 @@ from typing import Any
 import pytest
 
 from angos.runtime.__main__ import main
+from angos.runtime.client.url import Url
 from angos.runtime.config.reference import PAGES, json_schema
 from angos.runtime.config.schema import Configuration, DirectoryConfig, load_configuration
 from angos.runtime.config.server_keys import FIELDS
 from angos.runtime.redis.address import RedisAddress
 from angos.runtime.server.limits import ServerOptions
+from angos.runtime.stores.s3.options import Credentials, S3Options
 from angos.sansio.access.config import AccessConfig, TokenService
 from angos.sansio.access.policy import Policy
 from angos.sansio.config import RepositoryConfig
 from angos.sansio.secret import Secret
 from tests.conformance.runtime.example_configuration import (
+    STORES,
     example_document,
     file_with,
     keys,
     load,
     uncommented,
+    whole_example_document,
     with_value,
     write_files,
     written,
@@ -47,9 +52,20 @@ def repository(configuration: Configuration) -> RepositoryConfig:
     return found
 
 
-def metadata_store(configuration: Configuration) -> DirectoryConfig:
-    assert configuration.metadata_store is not None
-    return configuration.metadata_store
+def bucket(name: str, field: str) -> Callable[[Configuration], object]:
+    """Of a store in a bucket."""
+
+    def read(configuration: Configuration) -> object:
+        found = getattr(configuration, name)
+        assert isinstance(found, S3Options)
+        return getattr(found, field)
+
+    return read
+
+
+def folder_of(store: object) -> DirectoryConfig:
+    assert isinstance(store, DirectoryConfig)
+    return store
 
 
 def token_service(configuration: Configuration) -> TokenService:
@@ -172,10 +188,10 @@ CASES: dict[str, tuple[object, Read, object]] = {
         lambda found: rules(access(found).policy),
         [("false", "global.access_policy.rules[0]"), ("true", "global.access_policy.rules[1]")],
     ),
-    "blob_store.fs.root_dir": ("blobs", lambda found: found.blob_store.root_dir, Path("blobs")),
-    "blob_store.fs.sync_to_disk": (False, lambda found: found.blob_store.sync_to_disk, False),
-    "metadata_store.fs.root_dir": ("names", lambda found: metadata_store(found).root_dir, Path("names")),
-    "metadata_store.fs.sync_to_disk": (False, lambda found: metadata_store(found).sync_to_disk, False),
+    "blob_store.fs.root_dir": ("blobs", lambda found: folder_of(found.blob_store).root_dir, Path("blobs")),
+    "blob_store.fs.sync_to_disk": (False, lambda found: folder_of(found.blob_store).sync_to_disk, False),
+    "metadata_store.fs.root_dir": ("names", lambda found: folder_of(found.metadata_store).root_dir, Path("names")),
+    "metadata_store.fs.sync_to_disk": (False, lambda found: folder_of(found.metadata_store).sync_to_disk, False),
     "cache.redis.url": ("redis://127.0.0.1", shared_address("cache"), RedisAddress("127.0.0.1")),
     "cache.redis.key_prefix": ("team:", shared_prefix("cache"), "team:"),
     "leases.redis.url": (
@@ -246,6 +262,34 @@ for _kind, _of in (("oidc", endpoint("tls")), ("webhook", asked("tls"))):
     ):
         CASES[f"auth.{_kind}.*.{_key}"] = (f"tls/{_name}", client_tls(_of, _key), Path("tls", _name))
 
+for _store in STORES:
+    _bucket = f"{_store}.s3"
+    CASES |= {
+        f"{_bucket}.endpoint": (
+            "http://[::1]:9000/s3/",
+            bucket(_store, "endpoint"),
+            Url("http", "::1", 9000, "/s3/"),
+        ),
+        f"{_bucket}.bucket": ("other.bucket", bucket(_store, "bucket"), "other.bucket"),
+        f"{_bucket}.region": ("us-east-1", bucket(_store, "region"), "us-east-1"),
+        f"{_bucket}.key_prefix": ("/a/b/", bucket(_store, "key_prefix"), "a/b/"),
+        f"{_bucket}.server_ca_bundle": (
+            "tls/internal-ca-copy.pem",
+            client_tls(bucket(_store, "tls"), "server_ca_bundle"),
+            Path("tls/internal-ca-copy.pem"),
+        ),
+        f"{_bucket}.access_key_id": (
+            "AKIDOTHER",
+            bucket(_store, "credentials"),
+            Credentials("AKIDOTHER", Secret("change-me")),
+        ),
+        f"{_bucket}.secret_key": (
+            "canary",
+            bucket(_store, "credentials"),
+            Credentials("AKIAIOSFODNN7EXAMPLE", Secret("canary")),
+        ),
+    }
+
 PATTERNS = [".".join(pattern) for pattern, _ in keys()]
 
 
@@ -265,8 +309,9 @@ def test_a_key_is_read(pattern: str, folder: Path) -> None:
     value, read, expected = CASES[pattern]
     if isinstance(expected, Path):
         expected = folder / expected
-    before = load(folder, example_document())
-    after = load(folder, with_value(example_document(), tuple(pattern.split(".")), value))
+    document = example_document("s3" if ".s3." in pattern else "fs")
+    before = load(folder, document)
+    after = load(folder, with_value(document, tuple(pattern.split(".")), value))
     assert read(after) == expected
     assert after != before
     assert read(before) != expected
@@ -281,19 +326,21 @@ def test_defaults_that_are_written_down_change_nothing(tmp_path: Path) -> None:
     document: dict[str, Any] = {}
     for pattern, key in keys():
         # The presence of a policy counts, and so does that of `[auth]`.
-        if key.default is not None and not {"*", "tls", "fs", "redis", "auth", "access_policy"} & set(pattern):
+        if key.default is not None and not {"*", "tls", "fs", "s3", "redis", "auth", "access_policy"} & set(pattern):
             document = with_value(document, pattern, key.default)
     assert load(tmp_path, document) == load(tmp_path, {}) == Configuration()
 
 
-def test_defaults_of_tables_that_count_by_their_presence_are_those_of_the_code(folder: Path) -> None:
+@pytest.mark.parametrize("store", ["fs", "s3"])
+def test_defaults_of_tables_that_count_by_their_presence_are_those_of_the_code(folder: Path, store: str) -> None:
     document = {
-        table: example_document()[table]
-        for table in ("server", "global", "auth", "repository", "blob_store", "cache", "leases")
+        table: example_document(store)[table]
+        for table in ("server", "global", "auth", "repository", *STORES, "cache", "leases")
     }
     bare = document
     for pattern, key in keys():
-        if key.default is not None and pattern[0] in document and "observability" not in pattern:
+        other = pattern[0] in STORES and pattern[1] != store
+        if key.default is not None and pattern[0] in document and not other and "observability" not in pattern:
             document = with_value(document, pattern, key.default)
             bare = without(bare, pattern)
     assert load(folder, document) == load(folder, bare)
@@ -320,7 +367,7 @@ def test_a_generated_page_is_what_the_schema_generates_now(page: str) -> None:
 
 
 def test_the_example_has_every_key_that_can_be_made_public() -> None:
-    document = example_document()
+    document = whole_example_document()
     for pattern, key in keys():
         tables: list[Any] = [document]
         for part in pattern:
@@ -339,9 +386,9 @@ def test_the_example_has_every_key_that_can_be_made_public() -> None:
 def test_the_example_is_valid_as_it_is_and_with_every_option_in_use(folder: Path) -> None:
     text = (ROOT / "docs/reference/configuration.example.toml").read_text()
     assert load_configuration([file_with(folder, text, "commented.toml")]) == Configuration()
-    found = load_configuration([file_with(folder, uncommented(text), "uncommented.toml")])
-    assert found == load(folder, example_document())
-    assert found.warnings == ()
+    assert tomllib.loads(uncommented(text)) == whole_example_document()
+    for store in ("fs", "s3"):
+        assert load(folder, example_document(store)).warnings == ()
 
 
 def test_what_the_reference_shows_happening_is_what_happens(
@@ -398,18 +445,18 @@ def violations(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
 
 
 def test_an_editor_accepts_the_example() -> None:
-    assert violations(json_schema(), example_document()) == []
+    assert violations(json_schema(), whole_example_document()) == []
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_an_editor_accepts_what_is_read(pattern: str) -> None:
-    document = with_value(example_document(), tuple(pattern.split(".")), CASES[pattern][0])
+    document = with_value(whole_example_document(), tuple(pattern.split(".")), CASES[pattern][0])
     assert violations(json_schema(), document) == []
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_an_editor_and_the_registry_refuse_a_value_of_another_type(pattern: str, folder: Path) -> None:
-    document = with_value(example_document(), tuple(pattern.split(".")), [[1]])
+    document = with_value(whole_example_document(), tuple(pattern.split(".")), [[1]])
     assert violations(json_schema(), document) != []
     assert main(["check", "-c", str(file_with(folder, written(document), "refused.toml"))]) == 1
 

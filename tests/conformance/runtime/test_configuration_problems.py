@@ -16,7 +16,7 @@ from angos.runtime.config.access_kinds import VARIABLES
 from angos.runtime.config.file import BadConfiguration
 from angos.runtime.config.known import OTHER_NAMES, SCHEMA, UNSUPPORTED, paths
 from angos.runtime.config.reference import example
-from angos.runtime.config.schema import load_configuration
+from angos.runtime.config.schema import DirectoryConfig, load_configuration
 from angos.sansio.access.identity import Identity, OidcIdentity
 from tests.conformance.certificates import Authority
 from tests.conformance.runtime.example_configuration import (
@@ -32,6 +32,7 @@ from tests.conformance.runtime.example_configuration import (
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5a25vd3NpdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 WEBHOOK = "[auth.webhook.gate]\nurl = 'https://example.org'\ntimeout_ms = 1\n"
+BUCKET = "bucket = 'images'\nregion = 'us-east-1'\n"
 ISSUER = "[auth.oidc.ci]\nissuer = 'https://example.org'\n"
 
 
@@ -311,7 +312,7 @@ def test_files_are_looked_for_beside_the_file_that_names_them(tmp_path: Path) ->
         "[server.tls]\nserver_certificate_bundle = 'tls/server.pem'\nserver_private_key = 'tls/server.key'",
     )
     found = load_configuration([first, second])
-    assert found.blob_store.root_dir == tmp_path / "one" / "data"
+    assert found.blob_store == DirectoryConfig(tmp_path / "one" / "data")
     assert found.named_files() == (tmp_path / "two/tls/server.pem", tmp_path / "two/tls/server.key")
 
 
@@ -384,6 +385,7 @@ def test_what_is_hardly_meant_is_warned_about(tmp_path: Path) -> None:
         (f"[server]\nbind_address = ''\n{allowed}{user}", "passwords can be read on their way"),
         (f"{allowed}{ISSUER}jwks_uri = 'http://example.org/keys'", "auth.oidc.ci.jwks_uri: with http://"),
         (f"{allowed}[auth.webhook.g]\nurl = 'http://10.0.0.1'\ntimeout_ms = 1", "auth.webhook.g.url: with http://"),
+        (f"[blob_store.s3]\nendpoint = 'http://10.0.0.1'\n{BUCKET}", "blob_store.s3.endpoint: with http://"),
     ):
         (found,) = warnings(tmp_path, text)
         assert warning in found
@@ -399,6 +401,8 @@ SECRETS: dict[str, str] = {
     "auth.token_service.secret_key": CANARY * 8,
     "auth.webhook.*.bearer_token": CANARY,
     "auth.webhook.*.basic_auth.password": CANARY,
+    "blob_store.s3.secret_key": CANARY,
+    "metadata_store.s3.secret_key": CANARY,
     "cache.redis.url": f"redis://:{CANARY}@127.0.0.1",
     "leases.redis.url": f"redis://:{CANARY}@127.0.0.1",
 }
@@ -423,7 +427,8 @@ def test_there_is_a_canary_for_each_secret() -> None:
     ids=["right", "blank", "line", "list", "lists", "table", "tables"],
 )
 def test_a_secret_is_never_shown(pattern: str, shape: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = with_value(example_document(), tuple(pattern.split(".")), shape(SECRETS[pattern]))
+    document = example_document("s3" if ".s3." in pattern else "fs")
+    document = with_value(document, tuple(pattern.split(".")), shape(SECRETS[pattern]))
     for broken in (False, True):
         if broken:
             document["server"]["port"] = -1

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from angos.runtime.access.settings import ClientTls
 from angos.runtime.config.keys import Entry, Key, Named
 from angos.runtime.config.known import SCHEMA
 from angos.runtime.config.schema import Configuration, load_configuration
 from angos.runtime.reload import keep_until_restart
+from angos.runtime.stores.s3.options import Credentials, S3Options
+from angos.sansio.secret import Secret
 
 STARTED = """
 [blob_store.fs]
@@ -52,8 +55,36 @@ level = "debug"
 """
 
 
+IN_BUCKETS = """
+[blob_store.s3]
+endpoint = "https://one.example"
+bucket = "one"
+region = "one"
+access_key_id = "one"
+secret_key = "canary"
+[metadata_store.s3]
+endpoint = "https://one.example"
+bucket = "names"
+region = "one"
+access_key_id = "one"
+secret_key = "canary"
+"""
+
+
 def load(text: str) -> Configuration:
     return load_configuration([Path("angos.toml")], [text.encode()])
+
+
+def in_other_buckets(started: Configuration) -> Configuration:
+    """With all other values, and trust for an authority, for which a file would be needed."""
+    text = IN_BUCKETS.replace("one", "two").replace("names", "others").replace("canary", "other")
+    found = load(text.replace("region =", 'key_prefix = "two"\nregion ='))
+    assert isinstance(found.blob_store, S3Options)
+    assert isinstance(found.metadata_store, S3Options)
+    tls = ClientTls(Path("ca.pem"))
+    return replace(
+        found, blob_store=replace(found.blob_store, tls=tls), metadata_store=replace(found.metadata_store, tls=tls)
+    )
 
 
 def keys_of_a_restart(entry: Entry, path: str = "") -> Iterator[str]:
@@ -69,7 +100,8 @@ def keys_of_a_restart(entry: Entry, path: str = "") -> Iterator[str]:
 
 def test_the_log_names_the_keys_that_the_reference_marks() -> None:
     _, lines = keep_until_restart(load(STARTED), load(ALL_CHANGED))
-    assert sorted(line.partition(":")[0] for line in lines) == sorted(keys_of_a_restart(SCHEMA))
+    _, more = keep_until_restart(load(IN_BUCKETS), in_other_buckets(load(IN_BUCKETS)))
+    assert sorted(line.partition(":")[0] for line in (*lines, *more)) == sorted(keys_of_a_restart(SCHEMA))
     assert "canary" not in "".join(lines)
     assert "server.port: still 8000, since a change to 8001 needs a restart" in lines
     assert "observability.metrics.listen: still none, since a change to 127.0.0.1:9090 needs a restart" in lines
@@ -84,6 +116,17 @@ def test_they_keep_their_values_and_everything_else_changes() -> None:
     assert kept.observability.log == found.observability.log
     assert kept.server == replace(started.server, idle_timeout=7.0)
     assert kept.registry == found.registry
+
+
+def test_a_bucket_stays_and_is_asked_in_the_new_way() -> None:
+    started = load(IN_BUCKETS)
+    found = in_other_buckets(started)
+    kept, lines = keep_until_restart(started, found)
+    for name in ("blob_store", "metadata_store"):
+        running, now = getattr(started, name), getattr(kept, name)
+        assert now.place == running.place
+        assert now.credentials == Credentials("two", Secret("other"))
+    assert "other" not in "".join(lines).replace("others", "")
 
 
 def test_nothing_is_said_when_nothing_of_it_changes() -> None:

@@ -1,0 +1,154 @@
+"""``[blob_store]`` and ``[metadata_store]``: each a directory or a bucket."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from angos.runtime.config.access_kinds import URL
+from angos.runtime.config.keys import Key, Section
+from angos.runtime.config.kinds import (
+    FILE,
+    FLAG,
+    FOLDER,
+    SOME_TEXT,
+    Flawed,
+    Kind,
+    NotAllowed,
+    secret,
+)
+
+_BUCKET = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{1,61})[A-Za-z0-9]")
+_REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_PREFIX_LENGTH_MAX = 256  # a key has at most 1,024 bytes (S3 User Guide, "Naming Amazon S3 objects")
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def _bucket(value: object, _folder: Path) -> str:
+    if isinstance(value, str) and _BUCKET.fullmatch(value):
+        return value
+    raise NotAllowed("the name of a bucket: 3 to 63 letters, digits, dots, hyphens")
+
+
+def _region(value: object, _folder: Path) -> str:
+    if isinstance(value, str) and _REGION.fullmatch(value):
+        return value
+    raise NotAllowed('the name of a region such as "eu-central-1"; stores that have none take "us-east-1"')
+
+
+def _prefix(value: object, _folder: Path) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value.encode()) > _PREFIX_LENGTH_MAX:
+        raise NotAllowed(f"a text of at most {_PREFIX_LENGTH_MAX} bytes without control characters")
+    folders = value.strip("/")
+    if any(name in ("", ".", "..") for name in folders.split("/")) and folders:
+        raise Flawed('no part of it may be empty, "." or ".."')
+    return f"{folders}/" if folders else ""
+
+
+def _endpoint(value: object, folder: Path) -> object:
+    from angos.runtime.client.url import parse_url
+
+    text = URL.read(value, folder)
+    if "?" in text:
+        raise Flawed("the address of a store has no query")
+    return parse_url(text)
+
+
+BUCKET = Kind("name of a bucket", _bucket, {"type": "string", "pattern": f"^{_BUCKET.pattern}$"})
+REGION = Kind("name of a region", _region, {"type": "string", "pattern": f"^{_REGION.pattern}$"})
+PREFIX = Kind("text", _prefix, {"type": "string", "maxLength": _PREFIX_LENGTH_MAX})
+ENDPOINT = Kind(
+    "address", _endpoint, {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^@#?]+$"}, masked=URL.masked
+)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+_PLACE = {
+    "bucket": Key(BUCKET, "it must be there already", required=True, restart=True, example="registry"),
+    "region": Key(
+        REGION,
+        'that of the bucket; stores without regions take `"us-east-1"`',
+        required=True,
+        restart=True,
+        example="eu-central-1",
+    ),
+    "endpoint": Key(
+        ENDPOINT,
+        "of a store that is not Amazon's; the bucket is named in the path",
+        unset="`https://s3.<region>.amazonaws.com`",
+        restart=True,
+        example="https://s3.example.org",
+    ),
+    "key_prefix": Key(
+        PREFIX,
+        "in front of all keys, with a `/` after it; the rest of the bucket is never looked at",
+        "",
+        restart=True,
+        example="angos",
+    ),
+    "server_ca_bundle": Key(
+        FILE,
+        "PEM: who is trusted to sign the certificate of the endpoint",
+        unset="what the system trusts",
+        restart=True,
+        example="tls/internal-ca.pem",
+    ),
+    "access_key_id": Key(
+        SOME_TEXT,
+        "with `secret_key`; a new pair is used as soon as the configuration is reloaded",
+        unset="aioboto3 (`pip install 'angos[s3]'`) looks for a pair in the environment, in profiles and in the role of"
+        " the pod or the machine; only for servers on asyncio",
+        example="AKIAIOSFODNN7EXAMPLE",
+    ),
+    "secret_key": Key(secret(SOME_TEXT), "with `access_key_id`", unset="as above", example="change-me"),
+}
+
+
+def _directory(meaning: str, folder: str, absent: str) -> Section:
+    return Section(
+        meaning,
+        {
+            "root_dir": Key(FOLDER, "made when it does not exist", required=True, restart=True, example=folder),
+            "sync_to_disk": Key(
+                FLAG,
+                "wait for the disk before anything is acknowledged; without it a power cut may lose what was"
+                " (see [durability](../explanation/durability.md))",
+                True,
+                restart=True,
+            ),
+        },
+        absent,
+    )
+
+
+BLOB_STORE = Section(
+    "",
+    {
+        "fs": _directory(
+            "A directory for blobs and uploads.",
+            "/var/lib/angos",
+            "`./angos-data`, seen from where the server is started, or a bucket",
+        ),
+        "s3": Section(
+            "A bucket for blobs and uploads instead of a directory; see [store in a"
+            " bucket](../how-to/store-in-a-bucket.md).",
+            {**_PLACE},
+            "a directory",
+        ),
+    },
+)
+METADATA_STORE = Section(
+    "",
+    {
+        "fs": _directory(
+            "A directory for everything else.", "/var/lib/angos-metadata", "what has the blobs has it too, or a bucket"
+        ),
+        "s3": Section(
+            "A bucket for everything else instead of a directory.",
+            {**_PLACE},
+            "what has the blobs has it too, or a directory",
+        ),
+    },
+)

@@ -1,0 +1,129 @@
+"""What a configuration stores in and shares with other processes: opened, for a server or for a command.
+
+A server opens it once, before it forks its workers, and closes it in each process that has used it. A command that
+maintains what is stored does all of it in one go:
+
+    async with opened_services(configuration) as services:
+        await drive(Operation(scrub(...)), RequestPerformer(services, {}))
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from angos.runtime.clock import SystemClock
+from angos.runtime.config.schema import Configuration, DirectoryConfig
+from angos.runtime.entropy import SystemEntropy
+from angos.runtime.leases.local import LocalLeases
+from angos.runtime.performer import Leases, Perform, Services
+from angos.runtime.stores.directory import DirectoryStore
+from angos.runtime.stores.disk import UnusableRoot
+from angos.sansio.effects import Effect
+
+if TYPE_CHECKING:
+    from angos.runtime.access.services import Cache
+    from angos.runtime.observability.observed_store import ContentStore
+    from angos.runtime.redis.address import RedisAddress
+    from angos.runtime.redis.server import RedisServer
+    from angos.runtime.stores.s3.options import S3Options
+    from angos.runtime.stores.s3.store import S3Store
+
+
+class Opened:
+    """The stores, the leases and the caches of a configuration.
+
+    Nothing is connected yet when it is made, so that forked processes may use it, each for itself on its own loop.
+    """
+
+    def __init__(
+        self, configuration: Configuration, observed: Callable[[ContentStore], ContentStore] = lambda store: store
+    ) -> None:
+        """`observed`: puts something around each store. Raises `UnusableRoot` for a folder or a bucket that cannot be
+        used; a bucket is not asked for that."""
+        self._buckets: dict[str, S3Store] = {}
+        blob_store, metadata_store = configuration.blob_store, configuration.metadata_store
+        self.blobs = self.metadata = observed(self._open("blob_store", blob_store))
+        if metadata_store is not None and metadata_store != blob_store:
+            self.metadata = observed(self._open("metadata_store", metadata_store))
+        self._redis: dict[RedisAddress, RedisServer] = {}
+        self._cache = configuration.cache
+        self.leases: Leases = LocalLeases()
+        if (shared := configuration.leases) is not None:
+            from angos.runtime.leases.redis import RedisLeases
+
+            self.leases = RedisLeases(self._redis_at(shared.address), shared.key_prefix)
+
+    def services(self, access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({})) -> Services:
+        """What performs effects with it. `access`: see `Services`."""
+        return Services(self.blobs, self.metadata, self.leases, SystemClock(), SystemEntropy(), access)
+
+    def cache(self, scope: str) -> Cache:
+        """A cache whose names nobody else uses."""
+        if self._cache is None:
+            from angos.runtime.cache.local import LocalCache
+
+            return LocalCache()
+        from angos.runtime.cache.redis import RedisCache
+
+        return RedisCache(self._redis_at(self._cache.address), self._cache.key_prefix, scope)
+
+    def follow(self, configuration: Configuration) -> None:
+        """Use what a reload has changed: how buckets are asked, and with whose keys. Never fails."""
+        for name, bucket in self._buckets.items():
+            found = getattr(configuration, name)
+            if found is not None and not isinstance(found, DirectoryConfig):
+                bucket.follow(found)
+
+    async def close(self) -> None:
+        """End the connections of this process. Nothing that is stored depends on it."""
+        for bucket in self._buckets.values():
+            await bucket.close()
+        for server in self._redis.values():
+            await server.close()
+
+    def _open(self, name: str, store: DirectoryConfig | S3Options) -> ContentStore:
+        if isinstance(store, DirectoryConfig):
+            return DirectoryStore(store.root_dir, store.sync_to_disk)
+        from angos.runtime.client.trust import ClientTlsUnusable
+        from angos.runtime.stores.s3.store import S3Store
+
+        try:
+            bucket = S3Store(store)
+        except ClientTlsUnusable as error:
+            raise UnusableRoot(f"{name}.s3: {error}") from None
+        self._buckets[name] = bucket
+        return bucket
+
+    def _redis_at(self, address: RedisAddress) -> RedisServer:
+        from angos.runtime.redis.server import RedisServer
+
+        return self._redis.setdefault(address, RedisServer(address))
+
+
+@asynccontextmanager
+async def opened_services(configuration: Configuration) -> AsyncIterator[Services]:
+    """For a command: performs the effects of storage, leases, time and ids. Raises `UnusableRoot`."""
+    opened = Opened(configuration)
+    try:
+        yield opened.services()
+    finally:
+        await opened.close()
+
+
+def loop_problem(configuration: Configuration, loop: str) -> str | None:
+    """Why this configuration cannot be used on this event loop; None when it can."""
+    if loop != "trio":
+        return None
+    if configuration.cache or configuration.leases:
+        return "Redis can be used on asyncio only; leave out --loop, or [cache.redis] and [leases.redis]"
+    for name in ("blob_store", "metadata_store"):
+        store = getattr(configuration, name)
+        if store is not None and not isinstance(store, DirectoryConfig) and store.credentials is None:
+            return (
+                f"keys for a bucket are found by aioboto3, on asyncio only; leave out --loop, or configure"
+                f" {name}.s3.access_key_id and secret_key"
+            )
+    return None

@@ -7,13 +7,15 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from angos.sansio import layout
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import CreateKeys, DeleteKeys, ListKeys, StatKey
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.byte_range import Slice, parse_range
 from angos.sansio.http.conditional import entity_tag, is_unmodified, range_applies
-from angos.sansio.http.message import Absent, FromKey, Header, Request, Response, Slices
+from angos.sansio.http.message import Absent, Body, FromKey, Header, Request, Response, Slices
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace
 
@@ -33,7 +35,22 @@ async def get_blob(namespace: Namespace, digest: Digest, request: Request, confi
     stat = await StatKey(layout.blob_key(digest)) if await blob_is_readable(namespace, digest) else None
     if stat is None:
         raise blob_unknown(namespace, digest)
-    key, size = layout.blob_key(digest), stat.size
+    key = layout.blob_key(digest)
+    return answer_with_blob(digest, stat.size, request, config, lambda start, length: FromKey(key, start, length))
+
+
+def answer_with_blob(
+    digest: Digest,
+    size: int,
+    request: Request,
+    config: RegistryConfig,
+    piece: Callable[[int, int], Body],
+    *,
+    stored: bool = True,
+) -> Response:
+    """The bytes, a slice of them, or several; `piece` says where those from an offset on come from.
+
+    Several slices need bytes that are stored; otherwise all are sent, which RFC 9110 section 14.2 allows."""
     headers = (
         ("Docker-Content-Digest", str(digest)),
         ("Accept-Ranges", "bytes"),
@@ -42,16 +59,16 @@ async def get_blob(namespace: Namespace, digest: Digest, request: Request, confi
     )
     if is_unmodified(request.headers, digest):
         return Response(304, headers)
-    whole = Response(200, (("Content-Type", OCTETS), *headers), FromKey(key, 0, size))
+    typed = (("Content-Type", OCTETS), *headers)
     if request.method == "HEAD":
-        return Response(200, whole.headers, Absent(size))
+        return Response(200, typed, Absent(size))
     wanted = request.headers.joined("range")
     if wanted is None or not range_applies(request.headers, digest):
-        return whole
+        return Response(200, typed, piece(0, size))
 
     match parse_range(wanted, size, ranges_max=config.ranges_max):
         case "everything":
-            return whole
+            return Response(200, typed, piece(0, size))
         case "too many":
             raise RegistryError(400, "SIZE_INVALID", f"at most {config.ranges_max} ranges can be asked for at once")
         case "unsatisfiable":
@@ -59,9 +76,9 @@ async def get_blob(namespace: Namespace, digest: Digest, request: Request, confi
             raise RegistryError(416, "SIZE_INVALID", message, headers={"Content-Range": f"bytes */{size}"})
         case (one,):
             partial = (("Content-Type", OCTETS), ("Content-Range", one.content_range(size)), *headers)
-            return Response(206, partial, FromKey(key, one.start, one.length))
+            return Response(206, partial, piece(one.start, one.length))
         case several:
-            return _multipart(digest, several, size, headers)
+            return _multipart(digest, several, size, headers) if stored else Response(200, typed, piece(0, size))
 
 
 def _multipart(digest: Digest, slices: tuple[Slice, ...], size: int, headers: tuple[Header, ...]) -> Response:

@@ -75,6 +75,16 @@ class RegistryConfig:
                 return repository
         return None
 
+    @property
+    def has_upstreams(self) -> bool:
+        """Whether any repository is a cache of another registry."""
+        return any(repository.upstreams for repository in self.repositories)
+
+    def mirror_of(self, host: str) -> RepositoryConfig | None:
+        """The repository that is a mirror of this host."""
+        host = host.lower()
+        return next((repository for repository in self.repositories if repository.mirror_of == host), None)
+
     def is_immutable(self, namespace: Namespace, tag: Tag) -> bool:
         """Whether this tag keeps its manifest until it is deleted. A repository cannot opt out, but exclude tags."""
         repository = self.repository(namespace)

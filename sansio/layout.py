@@ -68,6 +68,11 @@ def parse_owner_name(name: str) -> Namespace | None:
     return Namespace(name.removesuffix("!own")) if name.endswith("!own") else None
 
 
+def before_owners(repository: str) -> str:
+    """What sorts right before the owners in this repository and below it, relative to `blob_references_prefix`."""
+    return repository
+
+
 def references_prefix(digest: Digest, namespace: Namespace) -> Prefix:
     """Why this namespace needs the blob: ``rev``, ``tag.<tag>``, or ``<alg>.<hex>`` of a manifest that names it."""
     return Prefix(f"v2/ref/{_sharded(digest)}/{namespace}!r/")

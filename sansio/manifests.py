@@ -57,12 +57,7 @@ async def get_manifest(namespace: Namespace, reference: Reference, request: Requ
     media_type = await read_media_type(namespace, digest)
     if media_type is None:
         raise manifest_unknown(namespace, reference)
-    headers: tuple[Header, ...] = (
-        ("Content-Type", media_type),
-        ("Docker-Content-Digest", str(digest)),
-        ("ETag", entity_tag(digest)),
-        ("Cache-Control", "max-age=31536000, immutable" if reference is digest else "no-cache"),
-    )
+    headers = manifest_headers(reference, digest, media_type)
     if is_unmodified(request.headers, digest):
         return Response(304, headers[1:])
     if request.method == "HEAD":
@@ -74,6 +69,16 @@ async def get_manifest(namespace: Namespace, reference: Reference, request: Requ
     if value is None:
         raise manifest_unknown(namespace, reference)
     return Response(200, headers, Inline(value))
+
+
+def manifest_headers(reference: Reference, digest: Digest, media_type: str) -> tuple[Header, ...]:
+    """What describes a manifest in the answer to a request for this reference; the type first."""
+    return (
+        ("Content-Type", media_type),
+        ("Docker-Content-Digest", str(digest)),
+        ("ETag", entity_tag(digest)),
+        ("Cache-Control", "max-age=31536000, immutable" if reference == digest else "no-cache"),
+    )
 
 
 async def read_media_type(namespace: Namespace, digest: Digest) -> str | None:
@@ -115,6 +120,34 @@ async def put_manifest(
             detail=[{"digest": descriptor.digest} for descriptor in missing],
         )
 
+    await store_manifest(namespace, digest, body, manifest, tags, fixed, found)
+    headers = [
+        ("Location", f"/v2/{namespace}/manifests/{reference}"),
+        ("Docker-Content-Digest", str(digest)),
+    ]
+    if manifest.subject is not None:
+        headers.append(("OCI-Subject", str(manifest.subject)))
+    if isinstance(reference, Digest) and tags:
+        headers.append(("OCI-Tag", ", ".join(tag.name for tag in tags)))
+    headers += warnings(
+        f"{namespace} does not have {descriptor.digest}, which this manifest needs" for descriptor in missing
+    )
+    return Response(201, tuple(headers))
+
+
+async def store_manifest(
+    namespace: Namespace,
+    digest: Digest,
+    body: bytes,
+    manifest: Manifest,
+    tags: tuple[Tag, ...] = (),
+    fixed: frozenset[Tag] = frozenset(),
+    found: tuple[tuple[Key, bytes], ...] = (),
+) -> None:
+    """Write a manifest whose bytes have this digest, and let the tags name it; those in `fixed` are immutable.
+
+    `found` are keys that others wrote and that have to be durable with it.
+    """
     await CreateKeys((*_plan_references(namespace, digest, body, manifest, tags), *found))
     revision = (layout.revision_key(namespace, digest), _revision_record(manifest, await ReadClock()))
     await CreateKeys((revision,))
@@ -129,19 +162,6 @@ async def put_manifest(
     else:
         message = f"{digest} is being deleted again and again while it is pushed; push it once more"
         raise RegistryError(503, "UNAVAILABLE", message)
-
-    headers = [
-        ("Location", f"/v2/{namespace}/manifests/{reference}"),
-        ("Docker-Content-Digest", str(digest)),
-    ]
-    if manifest.subject is not None:
-        headers.append(("OCI-Subject", str(manifest.subject)))
-    if isinstance(reference, Digest) and tags:
-        headers.append(("OCI-Tag", ", ".join(tag.name for tag in tags)))
-    headers += warnings(
-        f"{namespace} does not have {descriptor.digest}, which this manifest needs" for descriptor in missing
-    )
-    return Response(201, tuple(headers))
 
 
 async def _set_tag(namespace: Namespace, tag: Tag, digest: Digest, immutable: bool) -> None:

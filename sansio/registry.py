@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from angos.sansio.blobs import delete_blob, get_blob
 from angos.sansio.catalog import list_catalog
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import EffectError, ListKeys
-from angos.sansio.errors import RegistryError
+from angos.sansio.errors import Invalid, RegistryError
 from angos.sansio.http.error_body import error_response, refusal_of
 from angos.sansio.http.message import Absent, Header, Inline, Request, Response
 from angos.sansio.http.query import Query
@@ -31,7 +32,7 @@ from angos.sansio.http.route import (
 from angos.sansio.layout import CATALOG_PREFIX
 from angos.sansio.manifests import delete_manifest, get_manifest, put_manifest
 from angos.sansio.oci.digest import Digest
-from angos.sansio.oci.reference import Tag
+from angos.sansio.oci.reference import Tag, parse_namespace
 from angos.sansio.operation import Operation
 from angos.sansio.referrers import list_referrers
 from angos.sansio.tags import delete_tag, list_tags
@@ -67,6 +68,31 @@ async def _dispatch(request: Request, config: RegistryConfig) -> Response:
     path, _, text = request.target.partition("?")
     endpoint = parse_endpoint(path)
     query = Query(text)
+    mirrored = None
+    if text and "ns=" in text and config.repositories:
+        endpoint, mirrored = _mirrored(request.method, endpoint, query, config)
+    response = await _answer(request, path, endpoint, query, config)
+    return response if mirrored is None else replace(response, headers=(*response.headers, ("OCI-Namespace", mirrored)))
+
+
+def _mirrored(method: str, endpoint: Endpoint, query: Query, config: RegistryConfig) -> tuple[Endpoint, str | None]:
+    """The endpoint that a pull is meant for which names the host whose mirror it wants (distribution-spec, Proxying),
+    and that host as it was sent; None when no repository is a mirror of it."""
+    host = query.get("ns")
+    if method not in ("GET", "HEAD") or not host or not isinstance(endpoint, ManifestOf | Blob | Tags | Referrers):
+        return endpoint, None
+    repository = config.mirror_of(host)
+    if repository is None or not host.isprintable() or not host.isascii():
+        return endpoint, None
+    if config.repository(endpoint.namespace) is not repository:
+        try:
+            endpoint = replace(endpoint, namespace=parse_namespace(f"{repository.namespace}/{endpoint.namespace}"))
+        except Invalid as error:
+            raise RegistryError(400, "NAME_INVALID", str(error)) from None
+    return endpoint, host
+
+
+async def _answer(request: Request, path: str, endpoint: Endpoint, query: Query, config: RegistryConfig) -> Response:
     access = config.access
     caller = None
     if access is not None:
@@ -75,6 +101,15 @@ async def _dispatch(request: Request, config: RegistryConfig) -> Response:
 
         caller = await admit(request, endpoint, query, config, access)
     method = "GET" if request.method == "HEAD" else request.method
+    if config.has_upstreams and (namespaced := getattr(endpoint, "namespace", None)) is not None:
+        repository = config.repository(namespaced)
+        if repository is not None and repository.upstreams:
+            # A registry without upstreams starts without what it does not need.
+            from angos.sansio.upstream.answering import answer_through
+
+            response = await answer_through(method, endpoint, request, query, config, repository)
+            if response is not None:
+                return response
     match method, endpoint:
         case "GET", ManifestOf(namespace, reference):
             return await get_manifest(namespace, reference, request)

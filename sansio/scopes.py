@@ -8,9 +8,10 @@ lapse or be collected.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 
-from angos.sansio.effects import AcquireLease, ReleaseLease
+from angos.sansio.effects import AcquireLease, DiscardUpload, EffectError, Prefix, ReleaseLease
 
 
 class leased:  # noqa: N801 - read as a word in ``async with leased(...)``
@@ -31,3 +32,20 @@ class leased:  # noqa: N801 - read as a word in ``async with leased(...)``
     ) -> None:
         if kind is not GeneratorExit and self._token is not None:
             await ReleaseLease(self._name, self._token)
+
+
+class scratch:  # noqa: N801 - as above
+    """An upload that nobody continues: whatever is left of it when the block ends goes."""
+
+    def __init__(self, upload: Prefix) -> None:
+        self._upload = upload
+
+    async def __aenter__(self) -> Prefix:
+        return self._upload
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not GeneratorExit:
+            with suppress(EffectError):  # what counts is decided; the collector comes later
+                await DiscardUpload(self._upload)

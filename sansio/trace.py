@@ -146,7 +146,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, Together):
         return {"is": "Together", "operations": len(value.operations), "limit": value.limit}
     if isinstance(value, FollowFill):
-        return {"is": "FollowFill", "name": value.name, "whole": value.whole}
+        return {"is": "FollowFill", "name": value.name}
     name = type(value).__name__
     if isinstance(value, Secret):
         return {"is": name}

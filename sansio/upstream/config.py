@@ -35,3 +35,15 @@ class CacheConfig:
     """What no upstream has is not asked for again for so long."""
     size_max: int | None = None
     """Of all blobs that are kept. None: there is no limit."""
+
+
+def name_at_upstream(namespace: str, repository: str, upstream: Upstream) -> str:
+    """What the namespace is called at the upstream: what follows the repository, below the upstream's path.
+
+    The repository itself is called as the path is, or as here when there is none."""
+    rest = namespace.removeprefix(repository).removeprefix("/")
+    if not rest:
+        return upstream.path or namespace
+    if upstream.path:
+        return f"{upstream.path}/{rest}"
+    return f"{upstream.short_names}/{rest}" if upstream.short_names and "/" not in rest else rest

@@ -215,8 +215,6 @@ class FollowFill(Effect["Filling | FillEnd | None"]):
     operation: Operation[FillEnd]
     running_max: int
     wait_seconds: float
-    whole: bool = False
-    """Reply at the end only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from typing import Literal
 
 Outcome = Literal["ok", "absent", "denied", "limited", "unavailable", "unusable"]
 
+CacheOutcome = Literal["hit", "fresh", "unchanged", "fetched", "followed", "passed on", "stale", "absent", "failed"]
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAsked:
@@ -46,7 +48,7 @@ class CacheAnswered:
 
     repository: str
     kind: Literal["manifest", "blob"]
-    outcome: Literal["hit", "fresh", "unchanged", "fetched", "followed", "passed on", "stale", "absent", "failed"]
+    outcome: CacheOutcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """A fill: brings one blob from an upstream into the store, while responses follow it.
 
 An upstream that breaks off in the middle is asked for the rest, or another one is: bytes are addressed by their
-content, so it does not matter who sends them. Only the digest of all of them decides. One that was wrong is remembered with
-those that sent parts of it, so that the next fill asks somebody else.
+content, so it does not matter who sends them. Only the digest of all of them decides. One that was wrong is remembered
+with those that sent parts of it, so that the next fill asks somebody else.
 """
 
 from __future__ import annotations

@@ -33,8 +33,6 @@ class CacheConfig:
     """A tag is served without being compared for so long at most, when no upstream can be asked. 0: never."""
     missing_seconds: float = 30.0
     """What no upstream has is not asked for again for so long."""
-    size_max: int | None = None
-    """Of all blobs that are kept. None: there is no limit."""
 
 
 def name_at_upstream(namespace: str, repository: str, upstream: Upstream) -> str:

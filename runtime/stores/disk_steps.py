@@ -27,13 +27,13 @@ from angos.sansio.disk.steps import (
     Remove,
     Rename,
     SizeOf,
-    Step,
     SyncFile,
     SyncFolder,
     Touch,
     WriteFile,
 )
 from angos.sansio.effects import EffectError, StorageFull, StorageRefused, StorageUnavailable
+from angos.sansio.steps import Step
 
 T = TypeVar("T")
 

@@ -10,23 +10,13 @@ leaves nothing of itself behind.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NewType, TypeVar
+from typing import Literal, NewType
 
 from angos.sansio.effects import BodyHandle, HashState
+from angos.sansio.steps import Step
 
-Reply = TypeVar("Reply", covariant=True)
 Path = NewType("Path", str)
-
-
-@dataclass(frozen=True, slots=True)
-class Step(Generic[Reply]):
-    """Awaited by plans, taken by whoever runs them."""
-
-    def __await__(self) -> Generator[Step[Any], Any, Reply]:
-        reply: Reply = yield self
-        return reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from angos.sansio.disk.steps import (
     ReceiveFile,
     Remove,
     Rename,
-    Step,
     SyncFile,
     WriteFile,
 )
@@ -43,6 +42,7 @@ from angos.sansio.effects import (
     StorageRefused,
     StorageUnavailable,
 )
+from angos.sansio.steps import Step
 from angos.simulator.choices import Choices
 from angos.simulator.world.bodies import hexdigest
 from angos.simulator.world.clock import Clock

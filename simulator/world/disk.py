@@ -25,13 +25,13 @@ from angos.sansio.disk.steps import (
     Remove,
     Rename,
     SizeOf,
-    Step,
     SyncFile,
     SyncFolder,
     Touch,
     WriteFile,
 )
 from angos.sansio.effects import Key
+from angos.sansio.steps import Step
 from angos.simulator.choices import Choices
 from angos.simulator.world.bodies import ArrivingBody, continued
 from angos.simulator.world.clock import Clock

@@ -6,10 +6,11 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
 import h11
 from anyio import CancelScope, current_time, move_on_after, sleep
@@ -20,10 +21,13 @@ from angos.runtime.stores.s3.breaker import Breaker
 from angos.runtime.stores.s3.connections import Connections
 from angos.runtime.stores.s3.credentials import CredentialsMissing, CredentialSource
 from angos.runtime.stores.s3.documents import parse_error
-from angos.runtime.stores.s3.failures import AttemptFailed, Refusal, failure_of
-from angos.runtime.stores.s3.options import S3Options
+from angos.runtime.stores.s3.failures import Refusal, failure_of
+from angos.runtime.stores.s3.options import PART_BYTES_MAX, PART_BYTES_MIN, S3Options
 from angos.runtime.stores.s3.signing import UNSIGNED_PAYLOAD, percent_encoded, query_text, signed_fields
+from angos.sansio.bucket.attempts import Attempt, AttemptFailed, in_attempts
+from angos.sansio.bucket.requests import BackOff, Terms
 from angos.sansio.effects import EffectError, StorageRefused, StorageUnavailable
+from angos.sansio.steps import Step
 
 SLICE_BYTES = 256 << 10  # sent at a time: a loop keeps a copy of what the system does not take at once
 DIGEST_ON_LOOP_BYTES = 64 << 10
@@ -103,28 +107,57 @@ class Bucket:
         self._breaker.follow(options.breaker_threshold, options.breaker_cooldown_seconds)
         self.options = options
 
+    @property
+    def terms(self) -> Terms:
+        """What plans have to know of it."""
+        options = self.options
+        return Terms(
+            name=f"bucket {options.bucket}",
+            piece_bytes_min=PART_BYTES_MIN,
+            piece_bytes_max=PART_BYTES_MAX,
+            copy_bytes_max=options.copy_threshold_bytes,
+            copy_piece_bytes=options.copy_piece_bytes,
+            copies_at_once=options.copy_jobs,
+            attempts=options.attempts,
+        )
+
     async def ask(self, asked: Asked) -> Told:
         """The answer, which has one of the expected statuses."""
-        doubtful = False
-        for attempt in range(self.options.attempts):
-            if attempt:
-                await self.back_off(attempt)
-            self._check_breaker(asked)
-            try:
-                told = await self._attempt(asked, again=doubtful)
-            except AttemptFailed as error:
-                self._failed()
-                doubtful, why = True, str(error)
-            except Refusal as error:
-                self._breaker.succeeded()
-                raise self._refused(asked, error, doubtful=doubtful) from None
-            except BaseException:
-                self._breaker.abandoned()
-                raise
-            else:
-                self._breaker.succeeded()
-                return told
-        raise self.unavailable(asked.doing, why)
+        attempts = in_attempts(self.options.attempts)
+        advance: Callable[[Any], Any] = attempts.send
+        outcome: Any = None
+        try:
+            while True:
+                step = advance(outcome)
+                try:
+                    advance, outcome = attempts.send, await self._take(step, asked)
+                except (AttemptFailed, EffectError) as error:
+                    advance, outcome = attempts.throw, error
+        except StopIteration as stop:
+            told: Told = stop.value
+            return told
+        finally:
+            attempts.close()
+
+    async def _take(self, step: Step[Any], asked: Asked) -> Told | None:
+        if isinstance(step, BackOff):
+            await self.back_off(step.attempt)
+            return None
+        assert isinstance(step, Attempt), "attempts are made, with pauses between them"
+        self._check_breaker(asked)
+        try:
+            told = await self._attempt(asked, again=step.again)
+        except AttemptFailed as error:
+            self._failed()
+            raise AttemptFailed(str(self.unavailable(asked.doing, error))) from None
+        except Refusal as error:
+            self._breaker.succeeded()
+            raise self._refused(asked, error) from None
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        self._breaker.succeeded()
+        return told
 
     async def is_there(self) -> bool:
         """False when there is no such bucket. A bucket that answered before is not asked again."""
@@ -152,7 +185,7 @@ class Bucket:
         except Refusal as error:
             self._breaker.succeeded()
             settled = True
-            raise self._refused(asked, error, doubtful=False) from None
+            raise self._refused(asked, error) from None
         except (AttemptFailed, NoAnswer):
             self._failed()
             settled = True
@@ -168,7 +201,7 @@ class Bucket:
 
     def unavailable(self, doing: str, why: object) -> StorageUnavailable:
         """For an operation whose outcome is not known."""
-        return StorageUnavailable(f"{doing} in bucket {self.options.bucket}: {why}")
+        return self.terms.unavailable(doing, why)
 
     async def close(self) -> None:
         """End the idle connections."""
@@ -258,10 +291,8 @@ class Bucket:
             seconds = self.options.breaker_cooldown_seconds
             _log.error("bucket %s fails again and again: not asked for %g s", self.options.bucket, seconds)
 
-    def _refused(self, asked: Asked, refusal: Refusal, *, doubtful: bool) -> EffectError:
-        # Whoever is refused after an attempt without an answer does not know what became of that one.
-        kind = StorageUnavailable if doubtful else refusal.kind
-        return kind(f"{asked.doing} in bucket {self.options.bucket}: {refusal}")
+    def _refused(self, asked: Asked, refusal: Refusal) -> EffectError:
+        return refusal.kind(f"{asked.doing} in {self.terms.name}: {refusal}")
 
 
 async def _whole(arriving: Arriving) -> bytes:

@@ -8,20 +8,11 @@ from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element, ParseError, fromstring
 from xml.sax.saxutils import escape
 
+from angos.sansio.bucket.requests import Listed, ListedUploads
+
 
 class DocumentDamaged(Exception):
     """Not the document that it must be. Says what is wrong with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One answer to a listing: keys with their sizes, and folders, each in order."""
-
-    keys: tuple[tuple[str, int], ...]
-    folders: tuple[str, ...]
-    """With their ``/`` at the end."""
-    next_token: str | None
-    """None: there is no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +54,6 @@ def parse_listing(body: bytes) -> Listed:
     elif truncated != "false":
         raise DocumentDamaged("a listing does not say whether it is complete")
     return Listed(tuple(keys), tuple(folders), token)
-
-
-@dataclass(frozen=True, slots=True)
-class ListedUploads:
-    """Multipart uploads that were begun and neither completed nor aborted."""
-
-    uploads: tuple[tuple[str, str], ...]
-    """Key and upload id."""
-    next_markers: tuple[str, str] | None
 
 
 def parse_uploads(body: bytes) -> ListedUploads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from angos.sansio.bucket.attempts import AttemptFailed
 from angos.sansio.effects import EffectError, StorageFull, StorageRefused
 
 _CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
@@ -32,10 +33,6 @@ _ADVICE = {
     "RequestTimeTooSkewed": "its clock and that of this machine differ too much; set them right",
     "SignatureDoesNotMatch": "the secret key does not belong to the access key id",
 }
-
-
-class AttemptFailed(Exception):
-    """No usable answer to one attempt. Whether it was carried out is not known; another one may succeed."""
 
 
 class Refusal(Exception):

@@ -1,80 +1,84 @@
-"""What is done with one object of a bucket."""
+"""What is asked about one object of a bucket, or about several at once."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import parsedate_to_datetime
-from functools import partial
 from hashlib import md5
-from uuid import uuid4
+
+from anyio.to_thread import run_sync
 
 from angos.runtime.client.connection import NoAnswer
-from angos.runtime.stores.s3.bucket import Asked, Bucket, Told
-from angos.runtime.stores.s3.documents import DocumentDamaged, deletion, parse_failed_deletions
-from angos.runtime.stores.s3.failures import AttemptFailed, Refusal, failure_of
-from angos.runtime.stores.s3.side_by_side import side_by_side
+from angos.runtime.hashing import Hasher
+from angos.runtime.stores.s3.bucket import Asked, Bucket
+from angos.runtime.stores.s3.documents import DocumentDamaged, ErrorDocument, deletion, parse_failed_deletions
+from angos.runtime.stores.s3.failures import failure_of
 from angos.runtime.stores.s3.signing import percent_encoded
-from angos.sansio.effects import Stat, StorageCorrupt
+from angos.sansio.bucket.attempts import AttemptFailed
+from angos.sansio.bucket.requests import (
+    Content,
+    Copy,
+    Delete,
+    DeleteMany,
+    Fetch,
+    Found,
+    Get,
+    HashObjects,
+    Head,
+    NotDeleted,
+    Outcome,
+    Put,
+)
+from angos.sansio.effects import StorageCorrupt
 
 ABSENT = frozenset({404})
-DELETIONS_MAX = 1000  # in one request (Amazon S3 API Reference, DeleteObjects)
-REQUESTS_AT_ONCE = 8
+THERE = frozenset({412})
+HASH_BYTES = 1 << 20  # gathered before they are worth a thread
 WRITER_FIELD = "x-amz-meta-angos-writer"
 
 
-async def read(bucket: Bucket, key: str) -> bytes | None:
-    """The whole object, None when it is absent."""
-    told = await bucket.ask(Asked(f"reading {key}", "GET", key, expected=ABSENT))
+def views_of(content: Content) -> Sequence[memoryview]:
+    """As a request takes its body; an empty one has none."""
+    return [memoryview(piece) for piece in content if piece]
+
+
+async def get(bucket: Bucket, step: Get) -> bytes | None:
+    """`Get`."""
+    told = await bucket.ask(Asked(f"reading {step.key}", "GET", step.key, expected=ABSENT))
     return None if told.status == 404 else told.body
 
 
-async def stat(bucket: Bucket, key: str) -> Stat | None:
-    """Size and age of an object, None when it is absent."""
-    told = await _head(bucket, key)
-    if told is None:
-        return None
+async def head(bucket: Bucket, step: Head) -> Found | None:
+    """`Head`."""
+    doing = f"looking for {step.key}"
+    told = await bucket.ask(Asked(doing, "HEAD", step.key, expected=ABSENT))
+    if told.status == 404:
+        if await bucket.is_there():  # an answer to HEAD cannot tell one from the other
+            return None
+        raise bucket.unavailable(doing, "there is no such bucket")
     try:
         modified = parsedate_to_datetime(told.fields["last-modified"])
-        return Stat(int(told.fields["content-length"]), int(modified.timestamp() * 1000))
+        size = int(told.fields["content-length"])
     except (KeyError, ValueError):
-        raise bucket.unavailable(f"looking for {key}", "the answer has no size or no date") from None
+        raise bucket.unavailable(doing, "the answer has no size or no date") from None
+    return Found(size, int(modified.timestamp() * 1000), told.fields.get(WRITER_FIELD))
 
 
-async def _head(bucket: Bucket, key: str) -> Told | None:
-    doing = f"looking for {key}"
-    told = await bucket.ask(Asked(doing, "HEAD", key, expected=ABSENT))
-    if told.status != 404:
-        return told
-    if not await bucket.is_there():  # an answer to HEAD cannot tell one from the other
-        raise bucket.unavailable(doing, "there is no such bucket")
-    return None
+async def put(bucket: Bucket, step: Put) -> Outcome:
+    """`Put`."""
+    fields = {} if step.writer is None else {"if-none-match": "*", WRITER_FIELD: step.writer}
+    expected = frozenset[int]() if step.writer is None else THERE
+    body = views_of(step.content)
+    told = await bucket.ask(Asked(f"creating {step.key}", "PUT", step.key, fields=fields, body=body, expected=expected))
+    return Outcome(told.status != 412, told.again)
 
 
-async def put(bucket: Bucket, key: str, body: Sequence[memoryview], doing: str) -> None:
-    """Make these bytes the object, whatever it held."""
-    await bucket.ask(Asked(doing, "PUT", key, body=body))
-
-
-async def create(bucket: Bucket, key: str, value: bytes) -> bool:
-    """Make these bytes the object unless there is one. True if this call did it."""
-    writer = uuid4().hex
-    body = (memoryview(value),) if value else ()
-    fields = {"if-none-match": "*", WRITER_FIELD: writer}
-    told = await bucket.ask(Asked(f"creating {key}", "PUT", key, fields=fields, body=body, expected=frozenset({412})))
-    if told.status != 412:
-        return True
-    if not told.again:
-        return False
-    # Perhaps it is our own earlier attempt, whose answer was lost, that is in the way of this one.
-    found = await _head(bucket, key)
-    return found is not None and found.fields.get(WRITER_FIELD) == writer
-
-
-async def copy(bucket: Bucket, source: str, key: str) -> bool:
-    """Make the object a copy of another one, which has 5 GiB at most. False when that one is absent."""
-    fields = {"x-amz-copy-source": copy_source(bucket, source)}
-    told = await bucket.ask(Asked(f"creating {key}", "PUT", key, fields=fields, takes_long=True, expected=ABSENT))
+async def copy(bucket: Bucket, step: Copy) -> bool:
+    """`Copy`."""
+    fields = {"x-amz-copy-source": copy_source(bucket, step.source)}
+    doing = f"creating {step.key}"
+    told = await bucket.ask(Asked(doing, "PUT", step.key, fields=fields, takes_long=True, expected=ABSENT))
     return told.status != 404
 
 
@@ -83,33 +87,27 @@ def copy_source(bucket: Bucket, key: str) -> str:
     return percent_encoded(f"{bucket.options.bucket}/{bucket.options.key_prefix}{key}", "/")
 
 
-async def delete(bucket: Bucket, keys: Sequence[str]) -> None:
-    """Remove objects; those that are absent are no error."""
-    if len(keys) == 1:
-        await bucket.ask(Asked(f"deleting {keys[0]}", "DELETE", keys[0], expected=ABSENT))
-        return
-    for start in range(0, len(keys), DELETIONS_MAX):
-        await _delete_many(bucket, keys[start : start + DELETIONS_MAX])
+async def delete(bucket: Bucket, step: Delete) -> None:
+    """`Delete`."""
+    await bucket.ask(Asked(f"deleting {step.key}", "DELETE", step.key, expected=ABSENT))
 
 
-async def _delete_many(bucket: Bucket, keys: Sequence[str]) -> None:
-    doing = f"deleting {keys[0]} and {len(keys) - 1} more keys"
-    document = deletion(bucket.options.key_prefix + key for key in keys)
+async def delete_many(bucket: Bucket, step: DeleteMany) -> tuple[NotDeleted, ...]:
+    """`DeleteMany`."""
+    doing = f"deleting {step.keys[0]} and {len(step.keys) - 1} more keys"
+    document = deletion(bucket.options.key_prefix + key for key in step.keys)
     fields = {"content-md5": b64encode(md5(document, usedforsecurity=False).digest()).decode()}
-    for attempt in range(1, bucket.options.attempts + 1):
-        asked = Asked(doing, "POST", query={"delete": ""}, fields=fields, body=(memoryview(document),))
-        told = await bucket.ask(asked)
-        try:
-            failed = [each for each in parse_failed_deletions(told.body) if each.code != "NoSuchKey"]
-        except DocumentDamaged as error:
-            raise bucket.unavailable(doing, error) from None
-        if not failed:
-            return
-        # Some keys are gone and some are not: that is no definite refusal, whatever each of them was told.
-        why: AttemptFailed | Refusal = failure_of(500 if failed[0].code == "InternalError" else 403, failed[0].code)
-        if isinstance(why, Refusal) or attempt == bucket.options.attempts:
-            raise bucket.unavailable(doing, why)
-        await bucket.back_off(attempt)
+    told = await bucket.ask(Asked(doing, "POST", query={"delete": ""}, fields=fields, body=(memoryview(document),)))
+    try:
+        failed = parse_failed_deletions(told.body)
+    except DocumentDamaged as error:
+        raise bucket.unavailable(doing, error) from None
+    return tuple(_not_deleted(each) for each in failed if each.code != "NoSuchKey")
+
+
+def _not_deleted(document: ErrorDocument) -> NotDeleted:
+    why = failure_of(500 if document.code == "InternalError" else 403, document.code)
+    return NotDeleted(isinstance(why, AttemptFailed), str(why))
 
 
 async def fetch(bucket: Bucket, key: str, start: int, length: int, consume: Callable[[bytes], Awaitable[None]]) -> bool:
@@ -144,17 +142,30 @@ async def fetch(bucket: Bucket, key: str, start: int, length: int, consume: Call
     return True
 
 
-async def fetch_all(bucket: Bucket, slices: Sequence[tuple[str, int, int]]) -> list[bytearray] | None:
-    """Slices of objects (key, start, length), each into memory; None when an object is absent."""
+async def fetch_one(bucket: Bucket, step: Fetch) -> bytearray | None:
+    """`Fetch`."""
+    value = bytearray()
 
-    async def one(key: str, start: int, length: int) -> bytearray | None:
-        value = bytearray()
+    async def take(data: bytes) -> None:
+        value.extend(data)
 
-        async def take(data: bytes) -> None:
-            value.extend(data)
+    return value if await fetch(bucket, step.key, step.start, step.length, take) else None
 
-        return value if await fetch(bucket, key, start, length, take) else None
 
-    values = await side_by_side([partial(one, *each) for each in slices], REQUESTS_AT_ONCE)
-    found = [value for value in values if value is not None]
-    return found if len(found) == len(values) else None
+async def hash_objects(bucket: Bucket, step: HashObjects) -> str | None:
+    """`HashObjects`: what arrives is hashed and forgotten."""
+    hasher = Hasher(step.algorithm)
+    held = bytearray()
+
+    async def take(data: bytes) -> None:
+        nonlocal held
+        held += data
+        if len(held) >= HASH_BYTES:
+            full, held = held, bytearray()
+            await run_sync(hasher.update, full)
+
+    for key, size in step.objects:
+        if not await fetch(bucket, key, 0, size, take):
+            return None
+    hasher.update(held)
+    return hasher.hex()

@@ -16,11 +16,13 @@ from anyio.abc import TaskGroup
 
 from angos.runtime.hashing import resume
 from angos.runtime.performer import Body
-from angos.runtime.stores.s3 import objects
+from angos.runtime.stores.s3 import multipart, objects
 from angos.runtime.stores.s3.bucket import Bucket
-from angos.runtime.stores.s3.joining import PIECES_MAX
-from angos.runtime.stores.s3.multipart import Multipart
+from angos.runtime.stores.s3.carrying_out import carry_out
 from angos.runtime.stores.s3.options import PART_BYTES_MAX
+from angos.sansio.bucket import plans
+from angos.sansio.bucket.joining import PIECES_MAX
+from angos.sansio.bucket.requests import BeginPieces, Content, Put, PutPiece
 from angos.sansio.effects import HashState, Part, StageBody, Staged, StorageRefused
 
 SMALL_BYTES = 64 << 10  # held as it comes
@@ -83,7 +85,8 @@ class Staging:
         self._sent_one = Event()
         self._sent_bytes = 0
         self._numbers = 0
-        self._multipart: Multipart | None = None
+        self._upload_id: str | None = None
+        self._tags: dict[int, str] = {}
         self._lock = Lock()
         self._ended = False
 
@@ -159,8 +162,8 @@ class Staging:
         self._buffer, self._filled = memoryview(mmap.mmap(-1, size)), 0
 
     async def _send_buffer(self) -> None:
-        if self._multipart is None:
-            self._multipart = await Multipart.begin(self._bucket, self._key)
+        if self._upload_id is None:
+            self._upload_id = await multipart.begin(self._bucket, BeginPieces(self._key))
         assert self.tasks is not None, "pieces are sent in tasks"
         assert self._buffer is not None, "a buffer is sent"
         self._numbers += 1
@@ -169,11 +172,11 @@ class Staging:
         piece, self._buffer = self._buffer[: self._filled], None
         self._sent_bytes += len(piece)
         self._sending += 1
-        self.tasks.start_soon(self._send, self._multipart, self._numbers, piece)
+        self.tasks.start_soon(self._send, PutPiece(self._key, self._upload_id, self._numbers, (piece,)))
 
-    async def _send(self, multipart: Multipart, number: int, piece: memoryview) -> None:
+    async def _send(self, piece: PutPiece) -> None:
         try:
-            await multipart.put(number, (piece,))
+            self._tags[piece.number] = await multipart.put(self._bucket, piece)
         except Exception as error:
             self.failure = self.failure or error
         finally:
@@ -182,29 +185,31 @@ class Staging:
 
     async def send_rest(self) -> None:
         """The body has ended: begin to send what is left of one that is too long for a single request."""
-        if self._multipart is None and (self._buffer is None or not self._held):
+        if self._upload_id is None and (self._buffer is None or not self._held):
             return
         if self._held:
             await self.make_room()
-        if self._multipart is not None and self._buffer is not None and self._filled:
+        if self._upload_id is not None and self._buffer is not None and self._filled:
             await self._send_buffer()
 
     async def complete(self) -> None:
         """All pieces have been sent: make them the object."""
-        if self._multipart is not None:
-            await self._multipart.complete(self.size)
+        if self._upload_id is not None:
+            tags = tuple(tag for _, tag in sorted(self._tags.items()))
+            terms = self._bucket.terms
+            await carry_out(self._bucket, plans.complete(self._key, self._upload_id, tags, terms, new_size=self.size))
             return
-        body = [memoryview(self._held)] if self._held else []
-        if self._buffer is not None and self._filled:
-            body.insert(0, self._buffer[: self._filled])
-        await objects.put(self._bucket, self._key, body, f"creating {self._key}")
+        content: Content = (self._held,)
+        if self._buffer is not None:
+            content = (self._buffer[: self._filled], *content)
+        await objects.put(self._bucket, Put(self._key, content))
 
     async def discard(self) -> None:
         """Leave nothing behind, as far as the store can be asked now."""
         with self._lock:
             self._ended = True
-        if self._multipart is not None:
-            await self._multipart.abort()
+        if self._upload_id is not None:
+            await multipart.abort_in_any_case(self._bucket, self._key, self._upload_id)
 
     def release(self) -> None:
         """Give back what other uploads may use."""

@@ -16,9 +16,10 @@ import pytest
 
 from angos.runtime.client.url import Url
 from angos.runtime.stores.s3.bucket import Bucket
-from angos.runtime.stores.s3.listing import sizes_below
+from angos.runtime.stores.s3.carrying_out import carry_out
 from angos.runtime.stores.s3.options import Credentials, S3Options
 from angos.runtime.stores.s3.signing import signed_fields
+from angos.sansio.bucket.listing import sizes_below
 from angos.sansio.effects import Prefix
 from angos.sansio.secret import Secret
 from tests.conformance.certificates import Authority
@@ -68,7 +69,7 @@ def names(server: Url, name: str, prefix: str = "") -> set[str]:
 
     async def listed() -> set[str]:
         bucket = Bucket(S3Options(server, name, "us-east-1", "", KEYS))
-        found = await sizes_below(bucket, Prefix(prefix))
+        found = await carry_out(bucket, sizes_below(Prefix(prefix), bucket.terms))
         await bucket.close()
         return set(found)
 

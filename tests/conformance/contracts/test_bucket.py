@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angos.runtime.stores.s3.breaker import Breaker
-from angos.runtime.stores.s3.joining import PIECES_MAX, pieces_of
 from angos.runtime.stores.s3.options import PART_BYTES_MAX, PART_BYTES_MIN, Credentials
 from angos.runtime.stores.s3.signing import query_text, signed_fields
 from angos.runtime.stores.s3.staging import piece_bytes
+from angos.sansio.bucket.joining import PIECES_MAX, pieces_of
+from angos.sansio.bucket.requests import Terms
 from angos.sansio.effects import (
     CreateKeys,
     DeleteKeys,
@@ -106,9 +107,14 @@ def test_signatures_are_those_of_the_published_examples(
 SIZES = st.one_of(st.integers(0, 100), st.integers(PART_BYTES_MIN - 2, PART_BYTES_MIN + 2), st.integers(0, 1 << 37))
 
 
+def terms(copy_piece_bytes: int) -> Terms:
+    """Those of Amazon's store."""
+    return Terms("bucket", PART_BYTES_MIN, PART_BYTES_MAX, PART_BYTES_MAX, copy_piece_bytes, 4, 3)
+
+
 @given(sizes=st.lists(SIZES, max_size=30), piece=st.integers(PART_BYTES_MIN, PART_BYTES_MAX))
 def test_pieces_are_all_the_bytes_in_order_within_the_limits(sizes: list[int], piece: int) -> None:
-    pieces = pieces_of(sizes, piece)
+    pieces = pieces_of(sizes, terms(piece))
     where = [(each.part, each.start, each.length) for one in pieces for each in one]
     expected = iter([(part, 0) for part, size in enumerate(sizes) if size])
     part, end = -1, 0
@@ -126,7 +132,7 @@ def test_pieces_are_all_the_bytes_in_order_within_the_limits(sizes: list[int], p
 
 
 def test_more_parts_than_pieces_are_allowed_become_one_object() -> None:
-    pieces = pieces_of([PART_BYTES_MIN + 1] * 12_000, 100_000_000)
+    pieces = pieces_of([PART_BYTES_MIN + 1] * 12_000, terms(100_000_000))
     assert len(pieces) <= PIECES_MAX
     assert sum(each.length for one in pieces for each in one) == 12_000 * (PART_BYTES_MIN + 1)
 
@@ -229,7 +235,8 @@ def test_a_creation_whose_answer_was_lost_is_known_by_its_writer() -> None:
 
     def serve(asked: Asked) -> Said:
         if asked.line.startswith("HEAD"):
-            return said(b"", "200 OK", f"x-amz-meta-angos-writer: {writers[0]}")
+            date = "Last-Modified: Fri, 24 May 2013 00:00:00 GMT"
+            return said(b"", "200 OK", date, f"x-amz-meta-angos-writer: {writers[0]}")
         writers.extend(asked.values("x-amz-meta-angos-writer"))
         assert asked.values("if-none-match") == ["*"]
         return Said((), "close") if len(writers) == 1 else refused("412 Precondition Failed", "PreconditionFailed")

@@ -14,11 +14,13 @@ from angos.runtime.clock import SystemClock
 from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
 from angos.runtime.performer import Services
+from angos.runtime.stores.s3 import multipart
 from angos.runtime.stores.s3.bucket import Bucket
-from angos.runtime.stores.s3.listing import uploads_below
-from angos.runtime.stores.s3.multipart import Multipart
+from angos.runtime.stores.s3.carrying_out import carry_out
 from angos.runtime.stores.s3.options import PART_BYTES_MIN, S3Options
 from angos.runtime.stores.s3.store import S3Store
+from angos.sansio.bucket.listing import uploads_below
+from angos.sansio.bucket.requests import BeginPieces, PutPiece
 from angos.sansio.effects import (
     BodyTooLarge,
     DiscardUpload,
@@ -66,7 +68,7 @@ def left_open(options: S3Options) -> list[tuple[str, str]]:
 
     async def look() -> list[tuple[str, str]]:
         bucket = Bucket(options)
-        found = await uploads_below(bucket, EVERYTHING)
+        found = await carry_out(bucket, uploads_below(EVERYTHING, bucket.terms))
         await bucket.close()
         return found
 
@@ -121,8 +123,9 @@ def test_what_a_killed_replica_left_open_ends_with_its_upload(options: S3Options
 
     async def begin() -> None:
         bucket = Bucket(options)
-        multipart = await Multipart.begin(bucket, f"{upload}part.p")
-        await multipart.put(1, (memoryview(CONTENT[:PART_BYTES_MIN]),))
+        key = f"{upload}part.p"
+        upload_id = await multipart.begin(bucket, BeginPieces(key))
+        await multipart.put(bucket, PutPiece(key, upload_id, 1, (CONTENT[:PART_BYTES_MIN],)))
         await bucket.close()
 
     anyio.run(begin)

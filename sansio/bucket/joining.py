@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from angos.runtime.stores.s3.options import PART_BYTES_MAX, PART_BYTES_MIN
+from angos.sansio.bucket.requests import Terms
 
 PIECES_MAX = 10_000  # S3 User Guide, "Amazon S3 multipart upload limits"
 
@@ -24,14 +24,14 @@ Piece = tuple[Slice, ...]
 """One slice is copied inside the store; several have to be read and sent back."""
 
 
-def pieces_of(sizes: Sequence[int], piece_bytes: int) -> list[Piece]:
+def pieces_of(sizes: Sequence[int], terms: Terms) -> list[Piece]:
     """Pieces that are all the bytes of parts of these sizes, in order, and that a store accepts.
 
-    All but the last have to have 5 MiB, and there may be 10,000. Copied ones have up to `piece_bytes`, or more where
-    there would be too many.
+    All but the last have to have a least size, and there may be 10,000. Copied ones have up to
+    `Terms.copy_piece_bytes`, or more where there would be too many.
     """
-    floor = max(PART_BYTES_MIN, -(-sum(sizes) // (PIECES_MAX - 1)))
-    longest = min(max(piece_bytes, 2 * floor), PART_BYTES_MAX)
+    floor = max(terms.piece_bytes_min, -(-sum(sizes) // (PIECES_MAX - 1)))
+    longest = min(max(terms.copy_piece_bytes, 2 * floor), terms.piece_bytes_max)
     pieces: list[Piece] = []
     held: list[Slice] = []
     missing = floor

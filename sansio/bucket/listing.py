@@ -1,0 +1,89 @@
+"""Pages of names out of a bucket: complete, in order, each name once, or no page at all.
+
+A store lists keys by code point, 1,000 at a time, and can roll up those below a folder into one entry ``folder/``. That
+is the order of keys, but not always that of the names of folders: ``a!/`` and ``a./`` come before ``a/``, because
+``!`` and ``.`` sort before ``/``. So a folder can be in a page only when no shorter one can still come up.
+"""
+
+from __future__ import annotations
+
+from angos.sansio.bucket.requests import List, ListUploads, Terms
+from angos.sansio.effects import ListFolders, ListKeys, Page, Prefix
+
+
+async def list_keys(effect: ListKeys, terms: Terms) -> Page:
+    """`ListKeys`."""
+    names: list[str] = []
+    token: str | None = ""
+    while token is not None and len(names) <= effect.limit:
+        room = effect.limit + 1 - len(names)
+        listed = await List(effect.prefix, effect.after, token, min(terms.listing_max, room))
+        for name, _ in listed.keys:
+            # The prefix itself, and names that end with a slash, are what consoles show as empty folders.
+            if name and not name.endswith("/"):
+                _check_order(terms, effect.prefix, names[-1] if names else effect.after, name)
+                names.append(name)
+        token = listed.next_token
+    more = len(names) > effect.limit or token is not None
+    return Page(tuple(names[: effect.limit]), more)
+
+
+async def list_folders(effect: ListFolders, terms: Terms) -> Page:
+    """`ListFolders`."""
+    found: set[str] = set()
+    passed = ""
+    token: str | None = ""
+    while True:
+        listed = await List(effect.prefix, effect.after, token or "", terms.listing_max, folders=True)
+        for folder in listed.folders:
+            _check_order(terms, effect.prefix, passed, folder)
+            passed = folder
+            if folder[:-1] > effect.after:
+                found.add(folder[:-1])
+        if listed.keys:
+            passed = max(passed, listed.keys[-1][0])
+        token = listed.next_token
+        names = sorted(found)
+        if token is None:
+            return Page(tuple(names[: effect.limit]), len(names) > effect.limit)
+        settled = next((index for index, name in enumerate(names) if not _is_settled(name, passed)), len(names))
+        if settled > effect.limit:
+            return Page(tuple(names[: effect.limit]), more=True)
+
+
+async def sizes_below(prefix: Prefix, terms: Terms) -> dict[str, int]:
+    """All keys below a prefix, relative to it and in order, with their sizes in bytes."""
+    sizes: dict[str, int] = {}
+    token: str | None = ""
+    while token is not None:
+        listed = await List(prefix, "", token, terms.listing_max)
+        sizes.update(listed.keys)
+        token = listed.next_token
+    return sizes
+
+
+async def uploads_below(prefix: Prefix, terms: Terms) -> list[tuple[str, str]]:
+    """The multipart uploads that are open below a prefix: key and upload id."""
+    found: list[tuple[str, str]] = []
+    markers: tuple[str, str] | None = ("", "")
+    while markers is not None:
+        listed = await ListUploads(prefix, markers)
+        found += listed.uploads
+        markers = listed.next_markers
+    return found
+
+
+def _check_order(terms: Terms, prefix: Prefix, before: str, name: str) -> None:
+    if name <= before:
+        raise terms.unavailable(
+            f"listing {prefix}", "the names are not in order of their code points, as the registry needs them"
+        )
+
+
+def _is_settled(name: str, passed: str) -> bool:
+    """True when no folder that is a beginning of `name`, and so belongs before it, can come after `passed`."""
+    if name.find("!") == len(name) - 1:
+        # The layout ends names with this mark, which is in none of them: none of them begins another one.
+        return True
+    first = next((index for index, character in enumerate(name) if character < "/"), None)
+    return first is None or passed > f"{name[:first]}/"

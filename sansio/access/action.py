@@ -50,6 +50,9 @@ class Action:
     details: Mapping[str, Any] = field(default_factory=dict)
     """Plain values: texts, whole numbers, lists of texts."""
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.namespace))  # the details are compared, but have no hash
+
     def variables(self) -> dict[str, Any]:
         """The variable ``request`` of policies: flat, and without what the request does not have."""
         variables: dict[str, Any] = {"action": self.name}

@@ -16,7 +16,7 @@ from angos.sansio.access.config import AccessConfig
 from angos.sansio.access.events import AccessDenied, RuleFailed
 from angos.sansio.access.identity import Identity
 from angos.sansio.access.peer import client_scheme
-from angos.sansio.access.policy import HAS_REPOSITORY_POLICY, Decision, Policy, decide
+from angos.sansio.access.policy import Decision, Policy, decide_about
 from angos.sansio.access.webhook import WebhookVerdict, ask_webhook
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import Tell
@@ -130,14 +130,9 @@ async def authorize(
     policies: list[tuple[str, Policy]] = [("global.access_policy", access.policy)]
     if repository is not None and repository.policy is not None:
         policies.append((f'repository."{repository.namespace}".access_policy', repository.policy))
-    variables = {
-        "identity": identity.variables(),
-        "request": action.variables(),
-        HAS_REPOSITORY_POLICY: len(policies) > 1,
-    }
     decisions: list[tuple[str, Decision]] = []
     for where, policy in policies:
-        decision = decide(policy, variables)
+        decision = decide_about(policy, identity, action, has_repository_policy=len(policies) > 1)
         decisions.append((where, decision))
         if not decision.allowed:
             return Verdict(False, _why_not(where, decision), tuple(decisions))

@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from angos.sansio.access.action import Action
 from angos.sansio.access.events import AccessDenied, CredentialTried, RuleFailed, WebhookAsked
 from angos.sansio.access.expression import EvaluationError
-from angos.sansio.access.policy import Policy, Rule, decide
+from angos.sansio.access.expression_nodes import Binary, Constant, Expression, Has, Index, Select, Variable
+from angos.sansio.access.identity import Identity, OidcIdentity
+from angos.sansio.access.policy import HAS_REPOSITORY_POLICY, REMEMBERED_MAX, Policy, Rule, decide, decide_about
 from angos.sansio.config import RepositoryConfig
 from angos.sansio.http.message import Certificate, Peer
+from angos.sansio.oci.reference import parse_namespace
 from angos.simulator.registry import Answer, SimulatedRegistry
 
 from .access_values import ALICE, HOOK, TOKENS, access, basic, policy, pulling, registry, somebody
@@ -408,10 +412,96 @@ def test_without_access_in_the_configuration_nothing_is_asked() -> None:
 
 
 def test_a_rule_is_compiled_from_its_expression_unless_given() -> None:
-    from angos.sansio.access.expression_nodes import Binary, Constant, Select, Variable
-
     name = Select(Variable("identity"), "username")
     made = Rule("identity.username == 'alice'", "x", Binary("==", name, Constant("string", "alice")))
     assert decide(Policy("deny", (made,)), {"identity": {"username": "alice"}}).allowed
     assert not decide(Policy("deny", (made,)), {"identity": {"username": "bob"}}).allowed
     assert TOKENS.realm is None
+
+
+# --- decisions that are remembered ------------------------------------------------------------------------------------
+
+IDENTITY, REQUEST = Variable("identity"), Variable("request")
+
+
+def equals(operand: Expression, value: str) -> Expression:
+    return Binary("==", operand, Constant("string", value))
+
+
+_CLIENT_IP = Constant("string", "client_ip")
+RULES: tuple[Expression, ...] = (
+    equals(Select(IDENTITY, "username"), "alice"),
+    equals(Select(IDENTITY, "id"), "b"),
+    equals(Select(IDENTITY, "client_ip"), "192.0.2.1"),
+    equals(Index(IDENTITY, _CLIENT_IP), "192.0.2.1"),
+    Has(IDENTITY, "client_ip"),
+    Binary("==", IDENTITY, Variable("other")),
+    Binary("in", Constant("string", "bob"), Select(Select(IDENTITY, "certificate"), "common_names")),
+    equals(Select(REQUEST, "namespace"), "team/app"),
+    equals(Select(REQUEST, "reference"), "v1"),
+    Variable(HAS_REPOSITORY_POLICY),
+)
+
+identities = st.builds(
+    Identity,
+    st.sampled_from([None, "a", "b"]),
+    st.sampled_from([None, "alice", "bob"]),
+    st.sampled_from([Certificate(), Certificate((), ("bob",)), Certificate(("bob",), ())]),
+    st.sampled_from([None, OidcIdentity("ci", {"repository": "acme/app"}), OidcIdentity("ci", {})]),
+    st.sampled_from([None, "192.0.2.1", "192.0.2.2"]),
+)
+actions = st.builds(
+    Action,
+    st.just("get-manifest"),
+    st.sampled_from(["team/app", "team"]),
+    st.fixed_dictionaries({"reference": st.sampled_from(["v1", "v2"])}),
+)
+
+
+@given(
+    st.sampled_from(["deny", "allow"]),
+    st.lists(st.sampled_from(RULES), max_size=4),
+    st.lists(st.tuples(identities, actions, st.booleans()), max_size=8),
+)
+def test_a_decision_is_shared_only_by_those_whom_no_rule_can_tell_apart(
+    default: Literal["deny", "allow"], expressions: list[Expression], asked: list[tuple[Identity, Action, bool]]
+) -> None:
+    remembering = Policy(default, tuple(Rule("", "", expression) for expression in expressions))
+    for identity, action, narrowed in asked:
+        variables = {
+            "identity": identity.variables(),
+            "request": action.variables(),
+            HAS_REPOSITORY_POLICY: narrowed,
+        }
+        found = decide_about(remembering, identity, action, has_repository_policy=narrowed)
+        assert found == decide(remembering, variables)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (Select(IDENTITY, "username"), False),
+        (Select(REQUEST, "client_ip"), False),
+        (Constant("bool", True), False),
+        (Select(IDENTITY, "client_ip"), True),
+        (Has(IDENTITY, "client_ip"), True),
+        (Index(IDENTITY, _CLIENT_IP), True),
+        (Binary("==", Select(IDENTITY, "username"), IDENTITY), True),
+        (Index(Select(IDENTITY, "username"), Select(IDENTITY, "client_ip")), True),
+    ],
+)
+def test_addresses_tell_decisions_apart_only_where_a_rule_may_read_them(expression: Expression, expected: bool) -> None:
+    policy_ = Policy("deny", (Rule("", "", equals(Select(REQUEST, "action"), "x")), Rule("", "", expression)))
+    assert policy_.reads_client_ip is expected
+    for number in range(10):
+        identity = Identity("a", "alice", client_ip=f"192.0.2.{number}")
+        decide_about(policy_, identity, Action("get-manifest", parse_namespace("a")), has_repository_policy=False)
+    assert len(policy_.remembered) == (10 if expected else 1)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    policy_ = Policy("deny", (Rule("", "", equals(Select(IDENTITY, "username"), "alice")),))
+    for number in range(3 * REMEMBERED_MAX):
+        action = Action("get-manifest", parse_namespace("a"), {"reference": str(number)})
+        assert decide_about(policy_, Identity("a", "alice"), action, has_repository_policy=False).allowed
+        assert len(policy_.remembered) <= REMEMBERED_MAX

@@ -64,7 +64,7 @@ class RegistryApplication:
         performer = RequestPerformer(self._services, {request.body: body})
         if self._recorder is not None:
             return await self._respond_recorded(request, performer, self._recorder)
-        return await drive(handle(request, self._config), performer)
+        return await drive(handle(request, self._config), performer, self._services.in_thread)
 
     async def _respond_recorded(self, request: Request, performer: RequestPerformer, recorder: Recorder) -> Response:
         recording = recorder.begin(request, performer)

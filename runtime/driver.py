@@ -2,17 +2,22 @@
 
 Most effects of a read are answered at once, so a performer gives either the reply or a coroutine that ends with it:
 an operation whose effects are all immediate runs like a plain function.
+
+Writes to a disk wait for it in a worker thread, and a push is a row of them. Going to a thread and back costs about as
+much as such a write does, so an operation goes there once and takes all its steps that can be taken there.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
 from types import CoroutineType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from anyio import CancelScope, create_task_group, current_time
 from anyio.lowlevel import checkpoint
+from anyio.to_thread import run_sync
 
 from angos.sansio.effects import (
     Effect,
@@ -42,24 +47,57 @@ class Performer(Protocol):
         ...
 
 
-async def drive(operation: Operation[T], performer: Performer, *, cleanup_seconds: float = CLEANUP_SECONDS) -> T:
+Calls = dict[type[Effect[Any]], Callable[[Any], Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class InThread:
+    """What can be carried out by a plain call in a worker thread."""
+
+    waiting: Calls = field(default_factory=dict)
+    """Effects that wait for a disk. An operation goes to a thread for them."""
+    quick: Calls = field(default_factory=dict)
+    """Effects for which an operation that is there need not come back."""
+
+
+NOTHING_IN_THREAD = InThread()
+
+
+async def drive(
+    operation: Operation[T],
+    performer: Performer,
+    in_thread: InThread = NOTHING_IN_THREAD,
+    *,
+    cleanup_seconds: float = CLEANUP_SECONDS,
+) -> T:
     """The result of the operation, or whatever it raises.
+
+    Effects that `in_thread` knows are carried out by it, but for those of operations side by side, which would wait
+    for each other in one thread.
 
     When this is cancelled, the operation gets `OperationCancelled` and may still do its clean-up effects, for
     `cleanup_seconds` at most and shielded from the cancellation.
     """
-    return await _continue(operation, performer, None, cleanup_seconds)
+    return await _continue(operation, performer, None, cleanup_seconds, in_thread)
 
 
 async def _continue(
-    operation: Operation[T], performer: Performer, waiting: Coroutine[Any, Any, Any] | None, cleanup_seconds: float
+    operation: Operation[T],
+    performer: Performer,
+    waiting: Coroutine[Any, Any, Any] | None,
+    cleanup_seconds: float,
+    in_thread: InThread = NOTHING_IN_THREAD,
 ) -> T:
     """Go on with an operation whose last effect is `waiting`; None for one that has not been started."""
     immediate = 0
+    waits = in_thread.waiting
     step: Effect[Any] | Done[T] | None = None
     if waiting is None:
         step = operation.resume()
     while not isinstance(step, Done):
+        if type(step) in waits:
+            step = await _go_to_thread(operation, step, performer, in_thread, cleanup_seconds)
+            continue
         try:
             if step is None:
                 assert waiting is not None
@@ -89,6 +127,36 @@ async def _continue(
         else:
             step = operation.resume(reply)
     return step.value
+
+
+async def _go_to_thread(
+    operation: Operation[T], step: Any, performer: Performer, in_thread: InThread, cleanup_seconds: float
+) -> Effect[Any] | Done[T]:
+    """Take this step of the operation and those after it in a worker thread. Gives the first one that needs the loop.
+
+    A cancellation is noticed before and after, never in the middle of these steps.
+    """
+    try:
+        return await run_sync(_take_in_thread, operation, step, in_thread)
+    except (Exception, GeneratorExit):  # out of the operation itself; or we are abandoned, and the thread still has it
+        raise
+    except BaseException:
+        await _clean_up(operation, performer, cleanup_seconds)
+        raise
+
+
+def _take_in_thread(operation: Operation[T], step: Any, in_thread: InThread) -> Effect[Any] | Done[T]:
+    while True:
+        call = in_thread.waiting.get(type(step)) or in_thread.quick.get(type(step))
+        if call is None:
+            return cast("Effect[Any] | Done[T]", step)
+        try:
+            reply = call(step)
+        except Exception as error:  # as in `_continue`
+            _note(operation, error)
+            step = operation.fail(error)
+        else:
+            step = operation.resume(reply)
 
 
 async def _clean_up(operation: Operation[Any], performer: Performer, seconds: float) -> None:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from types import CoroutineType, MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
+from angos.runtime.driver import NOTHING_IN_THREAD, InThread
 from angos.sansio.effects import (
     AcquireLease,
     AskWebhook,
@@ -60,6 +61,11 @@ class Body(Protocol):
 
 class Store(Protocol):
     """What keeps keys, bodies or both. Methods are named after their effects and fail as these do."""
+
+    @property
+    def in_thread(self) -> InThread:
+        """What of it the driver may do in a worker thread."""
+        ...
 
     def read_key(self, effect: ReadKey) -> Now[bytes | None]: ...
     def stat_key(self, effect: StatKey) -> Now[Stat | None]: ...
@@ -133,6 +139,11 @@ class Services:
             DeleteKeys: blobs.delete_keys,
             **access,
         }
+        self.in_thread = NOTHING_IN_THREAD
+        """For the driver."""
+        if metadata is blobs and blobs.in_thread is not NOTHING_IN_THREAD:
+            quick = blobs.in_thread.quick | {ReadClock: clock.read, DrawId: entropy.draw_id}
+            self.in_thread = InThread(blobs.in_thread.waiting, quick)
         if metadata is not blobs:
             self.table |= {
                 ReadKey: lambda effect: self.of(effect.key).read_key(effect),

@@ -15,7 +15,9 @@ TOGETHER_MAX = 16  # enough to hide the latency of a bucket, few enough not to b
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, T]], *, limit: int = TOGETHER_MAX) -> tuple[T, ...]:
     """Run coroutines of the core side by side and give their results in order."""
-    operations = tuple(Operation(coroutine) for coroutine in coroutines)
-    if not operations:
+    all_of_them = tuple(coroutines)
+    if len(all_of_them) == 1:  # beside nothing
+        return (await all_of_them[0],)
+    if not all_of_them:
         return ()
-    return await Together(operations, limit)
+    return await Together(tuple(map(Operation, all_of_them)), limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from angos.runtime.driver import NOTHING_IN_THREAD
 from angos.runtime.observability.metrics import Metrics
 from angos.runtime.performer import Store
 from angos.runtime.server.application import Content
@@ -23,6 +24,7 @@ class ObservedStore:
 
     def __init__(self, store: ContentStore, metrics: Metrics) -> None:
         self.open_content = store.open_content
+        self.in_thread = NOTHING_IN_THREAD  # counting is for the loop alone
         self.read_key = metrics.observed("storage", "read_key", store.read_key)
         self.stat_key = metrics.observed("storage", "stat_key", store.stat_key)
         self.list_keys = metrics.observed("storage", "list_keys", store.list_keys)

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from anyio import CancelScope
 from anyio.to_thread import run_sync
 
+from angos.runtime.driver import InThread
 from angos.runtime.hashing import Hasher, hex_of
 from angos.runtime.stores.disk import Disk
 from angos.runtime.stores.disk_steps import DiskPlan, check_cancelled_here, storage_error
@@ -92,6 +93,17 @@ class DirectoryStore:
         self._folders = plans.Folders()
         self._listings = FolderListings()
         self._remembered = RememberedValues()
+        self.in_thread = InThread(
+            {
+                CreateKeys: self._create_keys,
+                DeleteKeys: self._delete_keys,
+                PromoteParts: self._promote_parts,
+                DiscardPart: self._discard_part,
+                DiscardUpload: self._discard_upload,
+            },
+            {StatKey: self.stat_key, ListKeys: self._list_keys_patiently},
+        )
+        """For the driver: what of all this it may do in a worker thread of its own choice."""
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
@@ -166,6 +178,16 @@ class DirectoryStore:
         first = bisect_right(names, effect.after)
         return Page(tuple(names[first : first + effect.limit]), more=len(names) > first + effect.limit)
 
+    def _list_keys_patiently(self, effect: ListKeys) -> Page:
+        """In a worker thread, where it may take its time."""
+        if not effect.prefix.endswith("/"):
+            return self._list_family(effect)
+        folder = self._disk.full(effect.prefix[:-1])
+        try:
+            return self._listings.page_of_keys(folder, effect.after, effect.limit, None)
+        except OSError as error:
+            raise storage_error(f"listing {effect.prefix}", error) from error
+
     def list_folders(self, effect: ListFolders) -> Page | Later[Page]:
         """`ListFolders`."""
         return self._list(self._listings.page_of_folders, effect)
@@ -195,23 +217,38 @@ class DirectoryStore:
 
     def create_keys(self, effect: CreateKeys) -> Later[tuple[bool, ...]]:
         """`CreateKeys`."""
-        return self._run("creating keys", lambda: plans.create_keys(effect, self._folders))
+        return run_sync(self._create_keys, effect)
 
     def delete_keys(self, effect: DeleteKeys) -> Later[None]:
         """`DeleteKeys`."""
-        return self._run("deleting keys", lambda: plans.delete_keys(effect))
+        return run_sync(self._delete_keys, effect)
 
     def promote_parts(self, effect: PromoteParts) -> Later[bool]:
         """`PromoteParts`."""
-        return self._run(f"creating {effect.key}", lambda: plans.promote_parts(effect, self._folders))
+        return run_sync(self._promote_parts, effect)
 
     def discard_part(self, effect: DiscardPart) -> Later[None]:
         """`DiscardPart`."""
-        return self._run("discarding a part of an upload", lambda: plans.discard_part(effect))
+        return run_sync(self._discard_part, effect)
 
     def discard_upload(self, effect: DiscardUpload) -> Later[None]:
         """`DiscardUpload`."""
-        return self._run("discarding an upload", lambda: plans.discard_upload(effect))
+        return run_sync(self._discard_upload, effect)
+
+    def _create_keys(self, effect: CreateKeys) -> tuple[bool, ...]:
+        return self._run("creating keys", plans.create_keys(effect, self._folders))
+
+    def _delete_keys(self, effect: DeleteKeys) -> None:
+        self._run("deleting keys", plans.delete_keys(effect))
+
+    def _promote_parts(self, effect: PromoteParts) -> bool:
+        return self._run(f"creating {effect.key}", plans.promote_parts(effect, self._folders))
+
+    def _discard_part(self, effect: DiscardPart) -> None:
+        self._run("discarding a part of an upload", plans.discard_part(effect))
+
+    def _discard_upload(self, effect: DiscardUpload) -> None:
+        self._run("discarding an upload", plans.discard_upload(effect))
 
     def hash_parts(self, effect: HashParts) -> Later[str | None]:
         """`HashParts`."""
@@ -235,11 +272,8 @@ class DirectoryStore:
                 raise storage_error("storing a part of an upload", error) from error
             raise
 
-    async def _run(self, doing: str, plan: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return await run_sync(self._run_here, doing, plan)
-
-    def _run_here(self, doing: str, plan: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        run = DiskPlan(self._disk, plan())
+    def _run(self, doing: str, plan: Coroutine[Any, Any, T]) -> T:
+        run = DiskPlan(self._disk, plan)
         try:
             return run.run()
         except OSError as error:

@@ -13,6 +13,7 @@ from functools import partial
 
 from anyio.to_thread import run_sync
 
+from angos.runtime.driver import NOTHING_IN_THREAD
 from angos.runtime.hashing import hex_of
 from angos.runtime.performer import Body
 from angos.runtime.server.application import FetchedContent
@@ -46,6 +47,8 @@ HASH_ON_LOOP_BYTES = 64 << 10
 
 class S3Store:
     """All storage effects on a bucket. Made anywhere, then used on one event loop."""
+
+    in_thread = NOTHING_IN_THREAD
 
     def __init__(self, options: S3Options) -> None:
         """Asks for nothing yet. Raises `ClientTlsUnusable`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import pytest
 
 from angos.runtime.access.services import AccessServices
 from angos.runtime.access.settings import AccessSettings, ProviderEndpoint, WebhookEndpoint
-from angos.runtime.driver import drive
+from angos.runtime.driver import InThread, drive
 from angos.runtime.observability.events import EventSink
 from angos.runtime.performer import RequestPerformer
 from angos.sansio import effects
 from angos.sansio.effects import (
     AcquireLease,
+    DeleteKeys,
     DrawId,
     Effect,
     Key,
@@ -74,6 +76,25 @@ class Scripted:
             return key.encode()
         finally:
             self.running -= 1
+
+
+class InThreads:
+    """Takes `DeleteKeys` to a thread, where `StatKey` is possible too; remembers in which thread it was asked."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.offer = InThread({DeleteKeys: self._reply}, {StatKey: self._reply})
+
+    def _reply(self, effect: DeleteKeys | StatKey) -> bytes:
+        self.threads.append(threading.get_ident())
+        text = str(effect)
+        if "fail" in text:
+            raise StorageUnavailable(text)
+        return text.encode()
+
+
+def delete(name: str) -> DeleteKeys:
+    return DeleteKeys((Key(name),))
 
 
 async def now(name: str) -> Any:
@@ -299,6 +320,88 @@ def test_every_effect_is_performed(tmp_path: Path) -> None:
     )
     assert kinds == set(services.table) | set(about_access) | by_body
     assert len(kinds) >= 17
+
+
+def test_what_can_be_done_in_a_thread_is_done_in_one_go(run: Run) -> None:
+    performer, threads = Scripted(), InThreads()
+
+    async def operation() -> list[Any]:
+        replies: list[Any] = [
+            await each for each in (StatKey(Key("on the loop")), delete("a"), StatKey(Key("b")), delete("c"))
+        ]
+        await delete("f")
+        return [*replies, await ReadKey(Key("d")), *await together([now("e")])]
+
+    replies = run(lambda: drive(Operation(operation()), performer, threads.offer))
+    assert replies[0] == b"on the loop"
+    assert [reply.decode() for reply in replies[1:4]] == [str(delete("a")), str(StatKey(Key("b"))), str(delete("c"))]
+    assert replies[4:6] == [b"d", b"e"]
+    assert len(threads.threads) == 4
+    assert len(set(threads.threads[:3])) == 1
+    assert threading.get_ident() not in threads.threads
+    assert performer.seen == [StatKey(Key("on the loop")), ReadKey(Key("d")), ReadKey(Key("e"))]
+
+
+def test_failures_in_a_thread_are_raised_where_the_effect_is_awaited(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def operation() -> str:
+        try:
+            await delete("fail")
+        except StorageUnavailable:
+            await delete("instead")
+        raise RegistryError(400, "UNSUPPORTED", "its own mistake")
+
+    with pytest.raises(RegistryError, match="its own mistake"):
+        run(lambda: drive(Operation(operation()), Scripted(), InThreads().offer))
+    (line,) = caplog.messages
+    assert "StorageUnavailable" in line
+    assert "operation:" in line
+
+
+def test_a_cancelled_operation_cleans_up_after_its_steps_in_a_thread(run: Run) -> None:
+    performer, threads = Scripted(), InThreads()
+    began, go_on = threading.Event(), threading.Event()
+
+    def wait(effect: DeleteKeys) -> None:
+        began.set()
+        go_on.wait()
+
+    async def operation() -> None:
+        async with leased("l", seconds=1, wait_seconds=1):
+            await delete("a")
+            await StatKey(Key("b"))
+            await ReadKey(Key("never asked"))
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(
+                drive, Operation(operation()), performer, InThread({DeleteKeys: wait}, threads.offer.quick)
+            )
+            await anyio.to_thread.run_sync(began.wait)
+            tasks.cancel_scope.cancel()
+            go_on.set()
+
+    run(scenario)
+    assert len(threads.threads) == 1  # it came as far as it could without the loop
+    assert performer.seen[-1] == ReleaseLease("l", "token")
+
+
+def test_an_operation_that_is_cancelled_before_its_thread_is_there_cleans_up(run: Run) -> None:
+    performer, threads = Scripted(), InThreads()
+
+    async def operation() -> None:
+        async with leased("l", seconds=1, wait_seconds=1):
+            await delete("a")
+
+    async def scenario() -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await drive(Operation(operation()), performer, threads.offer)
+
+    run(scenario)
+    assert threads.threads == []
+    assert performer.seen[-1] == ReleaseLease("l", "token")
 
 
 def test_an_unknown_effect_is_a_type_error(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from angos.sansio import blobs, layout, manifests, registry, tags, upload_sessio
 from angos.sansio.access import authorize, oidc, policy, webhook
 from angos.sansio.access.action import Action
 from angos.sansio.access.config import Webhook
-from angos.sansio.access.policy import Policy
 from angos.sansio.disk import plans
 from angos.sansio.disk.steps import MakeFolder, SizeOf
 from angos.sansio.effects import CreateKeys, DeleteKeys, Key, PromoteParts, ReadCache, ReadClock, Stat, StatKey
@@ -265,14 +264,13 @@ def webhook_answers_are_anybodys(patch: Patch) -> None:
 
 def rules_that_fail_allow(patch: Patch) -> None:
     """An error in a rule counts as true."""
-    decide = policy.decide
 
-    def trusting(asked: Policy, variables: Any) -> policy.Decision:
-        decision = decide(asked, variables)
+    def trusting(*asked: Any, **more: Any) -> policy.Decision:
+        decision = policy.decide_about(*asked, **more)
         failed = any(outcome.value is None for outcome in decision.outcomes)
         return policy.Decision(decision.allowed or failed, decision.outcomes)
 
-    patch.setattr(authorize, "decide", trusting)
+    patch.setattr(authorize, "decide_about", trusting)
 
 
 def mounts_do_not_ask_whether_one_may_read(patch: Patch) -> None:

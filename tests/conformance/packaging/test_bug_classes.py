@@ -1,8 +1,7 @@
 """What bit others who built this registry, and which test of ours would notice.
 
 The numbers are those of the list of bug classes that this project began with. What is not here belongs to parts that
-are not built yet: 24, 33 and 35 to mirrors, 26 to event webhooks. 107, an example that mounts a file which never
-changes, is a warning in ``docs/how-to/reload-the-configuration.md``.
+are not built yet.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ TESTS = Path(__file__).parents[2]
 AUTHENTICATION = "property/test_authentication.py"
 AUTHORIZATION = "property/test_authorization.py"
 PROBLEMS = "conformance/runtime/test_configuration_problems.py"
+MIRROR = "property/test_mirror.py"
 DOCUMENTS = "conformance/runtime/test_documents.py"
 REDIS_LEASES = "conformance/contracts/test_redis_leases.py"
 RELOAD = "conformance/runtime/test_reload.py"
@@ -92,7 +92,15 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         "a digest was enough to read across repositories",
         [f"{AUTHORIZATION}::test_mounting_takes_the_right_to_read_the_source"],
     ),
+    24: (
+        "a mirror gave away what other repositories hold",
+        [f"{MIRROR}::test_bytes_of_another_repository_are_not_given_away"],
+    ),
     25: ("an empty webhook name did not switch it off", [f"{AUTHORIZATION}::test_the_verdict_is_that_of_the_model"]),
+    26: (
+        "lists of event webhooks were accepted and ignored",
+        [f"{PROBLEMS}::test_what_this_version_does_not_do_is_no_unknown_key"],
+    ),
     27: (
         "unknown keys of policies were ignored",
         [f"{PROBLEMS}::test_a_name_of_elsewhere_is_answered_with_the_one_of_here"],
@@ -117,7 +125,18 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
     ),
     31: ("half a client certificate was none", [f"{PROBLEMS}::test_half_of_a_client_certificate_is_refused"]),
     32: ("a private authority did not load", [f"{DOCUMENTS}::test_private_authority_and_client_certificate"]),
+    33: (
+        "a token of one upstream, user or repository was shown for another",
+        ["property/test_upstream_tokens.py::test_a_token_is_shown_to_nobody_else_and_for_nothing_else"],
+    ),
     34: ("a token went to a foreign host", [f"{DOCUMENTS}::test_another_origin_does_not_get_it"]),
+    35: (
+        "a mirror stored bytes that it had not checked",
+        [
+            f"{MIRROR}::test_wrong_bytes_are_neither_stored_nor_complete",
+            f"{MIRROR}::test_every_seed_holds_and_every_fault_strikes",
+        ],
+    ),
     36: (
         "a key led out of the root",
         ["conformance/contracts/test_directory_store.py::test_every_effect_refuses_paths_that_lead_out"],
@@ -166,6 +185,10 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
     106: (
         "changes were lost while the watcher was made anew",
         ["conformance/runtime/test_watch.py::test_following_the_same_files_again_forgets_no_change"],
+    ),
+    107: (
+        "an example mounted the configuration so that it never changes",
+        ["conformance/packaging/test_examples.py::test_no_example_mounts_a_single_file"],
     ),
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from angos.runtime.background import Chore, OnlyOne
 from angos.runtime.clock import SystemClock
 from angos.runtime.config.schema import Configuration
 from angos.runtime.driver import drive
@@ -95,6 +96,8 @@ class Foundation:
         `ListenError` when the address of the metrics cannot."""
         self.observation = Observation(configuration.observability.metrics, configuration.server.workers)
         self._opened = Opened(configuration, self.observation.store)
+        self._configuration = configuration
+        self._background = OnlyOne(configuration.server.workers)
         self._access: AccessServices | None = None
         self._token_secret = Secret(base64.b64encode(os.urandom(48)).decode())
         """Signs tokens when no secret is configured. All processes have it, since they are forked from this one."""
@@ -104,7 +107,7 @@ class Foundation:
     async def running(self) -> AsyncIterator[None]:
         """To be entered in each process that serves, on its loop, for as long as it does."""
         try:
-            async with self.observation.running():
+            async with self.observation.running(), self._background.running(*self._chores()):
                 yield
         finally:
             await self._opened.close()
@@ -129,7 +132,12 @@ class Foundation:
             partial(self._take_effect, configuration),
         )
 
+    def _chores(self) -> tuple[Chore, ...]:
+        """What is done now and then, whichever configuration is in force."""
+        return ()
+
     def _take_effect(self, configuration: Configuration) -> None:
+        self._configuration = configuration
         configure_logging(configuration.observability.log)
         self._opened.follow(configuration)
 

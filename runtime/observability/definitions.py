@@ -126,6 +126,13 @@ _TABLE: Final = (
     ),
     Definition("angos_timeouts_total", "counter", "Connections and requests ended for taking too long.", ("wait",)),
     Definition(
+        "angos_maintenance_runs_total",
+        "counter",
+        "Runs in this server of what is done now and then: done, or failed and to be tried again.",
+        ("work", "outcome"),
+    ),
+    Definition("angos_maintained_total", "counter", "What those runs came to, by what they count.", ("work", "what")),
+    Definition(
         "angos_configuration_reloads_total", "counter", "Attempts to load a changed configuration.", ("result",)
     ),
     Definition("angos_configuration_generation", "gauge", "How many configurations have been in force, this one too."),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from angos.sansio.access.events import AccessDenied, CredentialTried, RuleFailed, WebhookAsked, Who
 from angos.sansio.effects import Tell
+from angos.sansio.progress import Passed, Progress
 
 if TYPE_CHECKING:
     from angos.runtime.observability.metrics import Metrics
+    from angos.runtime.observability.progress_events import ProgressEvents
 
 REPEAT_SECONDS: Final = 60.0  # between two lines about the same rule or webhook
 
@@ -26,6 +29,12 @@ class EventSink:
         self._metrics = metrics
         self._repeats = _Repeats(monotonic)
 
+    @cached_property
+    def _progress(self) -> ProgressEvents:
+        from angos.runtime.observability.progress_events import ProgressEvents
+
+        return ProgressEvents(self._metrics)
+
     def tell(self, effect: Tell) -> None:
         """Log it and count it."""
         event = effect.event
@@ -38,6 +47,8 @@ class EventSink:
                 self._tell_rule(event)
             case WebhookAsked():
                 self._tell_webhook(event)
+            case Progress() | Passed():
+                self._progress.tell(event)
             case _:
                 # An open registry without upstreams starts without it.
                 from angos.runtime.observability.upstream_events import tell_upstream_event

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from angos.sansio.progress import Passed, Progress
+
 Method = Literal["mtls", "token", "oidc", "basic"]
 
 
@@ -59,5 +61,5 @@ class WebhookAsked:
     """How long the answer took; 0 for one that was remembered."""
 
 
-Event = CredentialTried | AccessDenied | RuleFailed | WebhookAsked
-EVENTS = (CredentialTried, Who, AccessDenied, RuleFailed, WebhookAsked)
+Event = CredentialTried | AccessDenied | RuleFailed | WebhookAsked | Progress | Passed
+EVENTS = (CredentialTried, Who, AccessDenied, RuleFailed, WebhookAsked, Progress, Passed)

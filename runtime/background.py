@@ -1,0 +1,97 @@
+"""Work that is done now and then, by one of the processes that serve."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from angos.runtime.driver import drive
+from angos.runtime.performer import RequestPerformer
+from angos.sansio.effects import EffectError, Tell
+from angos.sansio.errors import RegistryError
+from angos.sansio.operation import Operation
+
+if TYPE_CHECKING:
+    from angos.runtime.observability.observation import Observation
+    from angos.runtime.opening import Opened
+
+LOOK_SECONDS: Final = 1.0  # how late a changed interval is noticed
+
+_log: Final = logging.getLogger("angos.maintenance")
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something to do every so often."""
+
+    work: Callable[[], Awaitable[None]]
+    """Handles its errors, as `do_once` does."""
+    seconds: Callable[[], float]
+    """Between the end of one run and the beginning of the next; may change meanwhile. 0: not at all."""
+
+
+class OnlyOne:
+    """Lets one process at a time do the chores; when it ends, another one does. Made before workers are forked."""
+
+    def __init__(self, workers: int) -> None:
+        self._descriptor = -1
+        if workers > 1:
+            import tempfile
+
+            # Locked by one process, and by no other one until that has ended: the system sees to it.
+            with tempfile.TemporaryFile() as file:
+                self._descriptor = os.dup(file.fileno())
+
+    def _is_ours(self) -> bool:
+        if self._descriptor < 0:
+            return True
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    @asynccontextmanager
+    async def running(self, *chores: Chore) -> AsyncIterator[None]:
+        """Do them beside each other, for as long as the block goes on."""
+        async with anyio.create_task_group() as tasks:
+            for chore in chores:
+                tasks.start_soon(self._repeat, chore)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
+
+    async def _repeat(self, chore: Chore) -> None:
+        last = anyio.current_time()
+        while True:
+            wait = chore.seconds()
+            left = last + wait - anyio.current_time() if wait else LOOK_SECONDS
+            if left > 0:
+                await anyio.sleep(min(left, LOOK_SECONDS))
+                continue
+            if self._is_ours():
+                await chore.work()
+            last = anyio.current_time()
+
+
+async def do_once(work: str, operation: Operation[Any], opened: Opened, observation: Observation) -> None:
+    """One run of a chore. What goes wrong is logged and counted: the next run comes by itself."""
+    services = opened.services({Tell: observation.events.tell})
+    outcome = "failed"
+    try:
+        await drive(operation, RequestPerformer(services, {}))
+        outcome = "done"
+    except (EffectError, RegistryError) as error:
+        _log.error("%s: given up, to be tried again: %s", work, error)
+    except Exception:  # a bug must not end the server
+        _log.exception("%s: failed", work)
+    if observation.metrics is not None:
+        observation.metrics.count("angos_maintenance_runs_total", work, outcome)

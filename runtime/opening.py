@@ -46,7 +46,10 @@ class Opened:
         self._buckets: dict[str, S3Store] = {}
         blob_store, metadata_store = configuration.blob_store, configuration.metadata_store
         self.blobs = self.metadata = observed(self._open("blob_store", blob_store))
-        if metadata_store is not None and metadata_store != blob_store:
+        if metadata_store is not None and (
+            # Two tables of a bucket may be the same today: each has to follow its own when one of them is changed.
+            metadata_store != blob_store or not isinstance(metadata_store, DirectoryConfig)
+        ):
             self.metadata = observed(self._open("metadata_store", metadata_store))
         self._redis: dict[RedisAddress, RedisServer] = {}
         self._cache = configuration.cache

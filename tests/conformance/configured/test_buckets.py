@@ -193,6 +193,32 @@ def test_new_keys_are_used_as_soon_as_they_are_configured(start: Start, proxy: S
 
 
 @pytest.mark.parametrize("store", STORES)
+def test_of_two_tables_that_were_the_same_each_follows_its_own(start: Start, proxy: S3Proxy, store: str) -> None:
+    table = {"s3": bucket(proxy, key_prefix=f"own-{store}")}
+    registry = start({"blob_store": table, "metadata_store": table})
+    push(registry)
+    file = registry.log_path.with_name("angos.toml")
+    before, header, after = file.read_text().partition(f"{store} = ")
+    assert header
+    replace_file(file, before + header + after.replace("AKIDONE", "AKIDTWO", 1))
+    wait_for(registry, "configuration reloaded")
+    known = len(proxy.seen)
+    push(registry, "b")
+    told = {(_store_of(seen), _access_key_id(seen)) for seen in proxy.seen[known:]}
+    other = STORES[STORES.index(store) - 1]
+    assert told == {(store, "AKIDTWO"), (other, "AKIDONE")}
+
+
+def _store_of(seen: Seen) -> str:
+    key = seen.key or seen.query["prefix"]
+    return "blob_store" if "/v2/blobs/" in key or "/v2/repositories/" in key else "metadata_store"
+
+
+def _access_key_id(seen: Seen) -> str:
+    return seen.fields["authorization"].partition("Credential=")[2].partition("/")[0]
+
+
+@pytest.mark.parametrize("store", STORES)
 @changes_with("blob_store.s3.server_ca_bundle", "metadata_store.s3.server_ca_bundle")
 def test_the_certificate_of_the_endpoint_is_checked(
     start: Start, server: Url, authority: Authority, store: str

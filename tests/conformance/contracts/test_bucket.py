@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from angos.runtime.stores.s3.breaker import Breaker
 from angos.runtime.stores.s3.options import PART_BYTES_MAX, PART_BYTES_MIN, Credentials
-from angos.runtime.stores.s3.signing import query_text, signed_fields
+from angos.runtime.stores.s3.signing import presigned_query, query_text, signed_fields
 from angos.runtime.stores.s3.staging import piece_bytes
 from angos.sansio.bucket.joining import PIECES_MAX, pieces_of
 from angos.sansio.bucket.requests import Terms
@@ -100,6 +100,24 @@ def test_signatures_are_those_of_the_published_examples(
         at_seconds=AT_SECONDS,
     )
     assert signed["authorization"].endswith(f"Signature={signature}")
+
+
+def test_a_signed_url_is_that_of_the_published_example() -> None:
+    """Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters"."""
+    query = presigned_query(
+        "/test.txt",
+        "examplebucket.s3.amazonaws.com",
+        credentials=EXAMPLE,
+        region="us-east-1",
+        at_seconds=AT_SECONDS,
+        lifetime_seconds=86400,
+    )
+    assert query == (
+        "X-Amz-Algorithm=AWS4-HMAC-SHA256"
+        "&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request"
+        "&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host"
+        "&X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
+    )
 
 
 # --- limits of multipart uploads --------------------------------------------------------------------------------------

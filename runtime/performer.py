@@ -29,6 +29,8 @@ from angos.sansio.effects import (
     ReadClock,
     ReadKey,
     ReleaseLease,
+    SignedUrl,
+    SignUrl,
     Sleep,
     StageBody,
     Staged,
@@ -71,6 +73,7 @@ class Store(Protocol):
     def stat_key(self, effect: StatKey) -> Now[Stat | None]: ...
     def list_keys(self, effect: ListKeys) -> Now[Page]: ...
     def list_folders(self, effect: ListFolders) -> Now[Page]: ...
+    def sign_url(self, effect: SignUrl) -> Now[SignedUrl | None]: ...
     def create_keys(self, effect: CreateKeys) -> Now[tuple[bool, ...]]: ...
     def delete_keys(self, effect: DeleteKeys) -> Now[None]: ...
     def stage_body(self, effect: StageBody, body: Body) -> Now[Staged]: ...
@@ -135,6 +138,7 @@ class Services:
             StatKey: blobs.stat_key,
             ListKeys: blobs.list_keys,
             ListFolders: blobs.list_folders,
+            SignUrl: blobs.sign_url,
             CreateKeys: blobs.create_keys,
             DeleteKeys: blobs.delete_keys,
             **access,
@@ -150,6 +154,7 @@ class Services:
                 StatKey: lambda effect: self.of(effect.key).stat_key(effect),
                 ListKeys: lambda effect: self.of(effect.prefix).list_keys(effect),
                 ListFolders: lambda effect: self.of(effect.prefix).list_folders(effect),
+                SignUrl: lambda effect: self.of(effect.key).sign_url(effect),
                 CreateKeys: self._create_keys,
                 DeleteKeys: self._delete_keys,
             }

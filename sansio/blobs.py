@@ -18,6 +18,7 @@ from angos.sansio.http.conditional import entity_tag, is_unmodified, range_appli
 from angos.sansio.http.message import Absent, Body, FromKey, Header, Request, Response, Slices
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace
+from angos.sansio.redirects import may_be_sent_elsewhere, sent_elsewhere
 
 OCTETS = "application/octet-stream"  # never a descriptor's type: a browser must not run what somebody uploaded
 FOREVER = "max-age=31536000, immutable"
@@ -31,11 +32,18 @@ async def blob_is_readable(namespace: Namespace, digest: Digest) -> bool:
 
 
 async def get_blob(namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig) -> Response:
-    """end-2, GET and HEAD: the bytes, a slice of them, or several."""
+    """end-2, GET and HEAD: the bytes, a slice of them, or several; or where the store has them."""
     stat = await StatKey(layout.blob_key(digest)) if await blob_is_readable(namespace, digest) else None
     if stat is None:
         raise blob_unknown(namespace, digest)
     key = layout.blob_key(digest)
+    if (
+        config.redirect_blobs
+        and may_be_sent_elsewhere(request, stat.size)
+        and not is_unmodified(request.headers, digest)
+        and (elsewhere := await sent_elsewhere(key, digest, OCTETS)) is not None
+    ):
+        return elsewhere
     return answer_with_blob(digest, stat.size, request, config, lambda start, length: FromKey(key, start, length))
 
 

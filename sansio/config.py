@@ -62,6 +62,9 @@ class RegistryConfig:
     """What compiles these patterns. Clients choose tags, so a server gives an engine whose time is linear."""
     repositories: tuple[RepositoryConfig, ...] = ()
     """None lies inside another one."""
+    redirect_blobs: bool = False
+    """Clients that GET a blob are sent to the store for it, where the store can sign a URL."""
+    redirect_manifests: bool = False
     fills_max: int = 4
     """Blobs that are fetched from upstreams and stored at the same time, in each process."""
     access: AccessConfig | None = None

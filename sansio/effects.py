@@ -82,6 +82,28 @@ class StatKey(Effect["Stat | None"]):
 
 
 @dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """Where anybody can GET a stored value for a while."""
+
+    address: str
+    """Up to the query; nothing in it is secret."""
+    query: Secret
+    """Whoever has it needs no other credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignUrl(Effect["SignedUrl | None"]):
+    """A URL under which the store itself gives the value away, as of this media type. None where there is none: a
+    directory has no address.
+
+    Nobody is asked for it, so it says nothing about whether the value is there.
+    """
+
+    key: Key
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """One page of names, sorted by code point, without duplicates."""
 

@@ -39,6 +39,7 @@ from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import Descriptor, Manifest, parse_manifest, referrer_descriptor
 from angos.sansio.oci.media_type import parse_media_type
 from angos.sansio.oci.reference import Namespace, Reference, Tag
+from angos.sansio.redirects import may_be_sent_elsewhere, sent_elsewhere
 from angos.sansio.tags import resolve_tag, set_immutable_tag, set_tag, unset_tag
 from angos.sansio.together import together
 
@@ -49,8 +50,11 @@ CROSSINGS_MAX = 8  # deletes that may cross one push before it gives up
 # --- pulling ----------------------------------------------------------------------------------------------------------
 
 
-async def get_manifest(namespace: Namespace, reference: Reference, request: Request) -> Response:
-    """end-3, GET and HEAD: exactly the bytes and the type that were pushed, whatever ``Accept`` says."""
+async def get_manifest(
+    namespace: Namespace, reference: Reference, request: Request, config: RegistryConfig
+) -> Response:
+    """end-3, GET and HEAD: exactly the bytes and the type that were pushed, whatever ``Accept`` says; or where the
+    store has them."""
     digest = reference if isinstance(reference, Digest) else await resolve_tag(namespace, reference)
     if digest is None:
         raise manifest_unknown(namespace, reference)
@@ -65,10 +69,20 @@ async def get_manifest(namespace: Namespace, reference: Reference, request: Requ
         if stat is None:
             raise manifest_unknown(namespace, reference)
         return Response(200, headers, Absent(stat.size))
+    if config.redirect_manifests and (elsewhere := await _elsewhere(digest, media_type, request)) is not None:
+        return elsewhere
     value = await ReadKey(layout.blob_key(digest))
     if value is None:
         raise manifest_unknown(namespace, reference)
     return Response(200, headers, Inline(value))
+
+
+async def _elsewhere(digest: Digest, media_type: str, request: Request) -> Response | None:
+    """Where the store has the manifest. Ranges of manifests are ignored, which a store would not do."""
+    key = layout.blob_key(digest)
+    if request.headers.get("range") is not None or not may_be_sent_elsewhere(request, 0):
+        return None
+    return await sent_elsewhere(key, digest, media_type) if await StatKey(key) is not None else None
 
 
 def manifest_headers(reference: Reference, digest: Digest, media_type: str) -> tuple[Header, ...]:

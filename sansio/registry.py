@@ -112,7 +112,7 @@ async def _answer(request: Request, path: str, endpoint: Endpoint, query: Query,
                 return response
     match method, endpoint:
         case "GET", ManifestOf(namespace, reference):
-            return await get_manifest(namespace, reference, request)
+            return await get_manifest(namespace, reference, request, config)
         case "GET", Blob(namespace, digest):
             return await get_blob(namespace, digest, request, config)
         case "POST", Uploads(namespace):

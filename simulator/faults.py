@@ -25,6 +25,7 @@ from angos.sansio.effects import (
     ReadClock,
     ReleaseLease,
     SignToken,
+    SignUrl,
     Sleep,
     StageBody,
     Tell,
@@ -48,7 +49,7 @@ SERVICES = (
     VerifyToken,
     WriteCache,
 )
-NOT_STORAGE = (AcquireLease, ReleaseLease, DrawId, ReadBody, ReadClock, Sleep, Together, *SERVICES)
+NOT_STORAGE = (AcquireLease, ReleaseLease, DrawId, ReadBody, ReadClock, SignUrl, Sleep, Together, *SERVICES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,23 @@ from angos.sansio.effects import (
     ReadBody,
     ReadClock,
     ReleaseLease,
+    SignUrl,
     Sleep,
     Together,
 )
 from angos.sansio.errors import RegistryError
-from angos.sansio.http.message import UNKNOWN_PEER, FromKey, Header, Headers, Inline, Peer, Request, Response, Slices
+from angos.sansio.http.message import (
+    UNKNOWN_PEER,
+    FromKey,
+    Header,
+    Headers,
+    Inline,
+    Peer,
+    Redirect,
+    Request,
+    Response,
+    Slices,
+)
 from angos.sansio.operation import Done, Operation
 from angos.sansio.registry import handle
 from angos.simulator.scenario import Scenario
@@ -80,7 +92,12 @@ class SimulatedRegistry:
         handle_ = BodyHandle(self.world.open_body(content))
         request = Request(method, target, Headers(fields), handle_, content.content_length, peer)
         response = self.run(handle(request, self.config))
-        return Answer(response.status, response.headers, self._bytes_of(response))
+        match response.body:
+            case Redirect() as elsewhere:
+                told = (*response.headers, ("Location", elsewhere.location))
+            case _:
+                told = response.headers
+        return Answer(response.status, told, self._bytes_of(response))
 
     def run(self, operation: Operation[T]) -> T:
         """Drive any operation of the core to its end."""
@@ -111,6 +128,8 @@ class SimulatedRegistry:
                 return world.leases.acquire(name, until_ms=2**60)
             case ReleaseLease(name, token):
                 return world.leases.release(name, token)
+            case SignUrl():
+                return world.sign_url(effect)
             case ReadBody(body, size_max):
                 return world.bodies[body].read(size_max)
             case _:

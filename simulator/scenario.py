@@ -40,13 +40,15 @@ class Scenario:
     """`RegistryConfig.allow_missing_manifest_references`."""
     immutable_tags: bool = False
     """`RegistryConfig.immutable_tags`."""
+    redirects: bool = False
+    """`RegistryConfig.redirect_blobs` and `redirect_manifests`."""
     access: Literal["open", "private"] = "open"
     """Private: with the people, policies and services of `angos.simulator.world.people`."""
 
     @property
     def registry_config(self) -> RegistryConfig:
         """What the operations are given."""
-        return _config(self.allow_missing, self.immutable_tags, self.access)
+        return _config(self.allow_missing, self.immutable_tags, self.redirects, self.access)
 
     def to_json(self) -> dict[str, Any]:
         """For a trace."""
@@ -64,6 +66,11 @@ class Scenario:
 
 
 @cache
-def _config(allow_missing: bool, immutable_tags: bool, access: str) -> RegistryConfig:
-    config = RegistryConfig(allow_missing_manifest_references=allow_missing, immutable_tags=immutable_tags)
+def _config(allow_missing: bool, immutable_tags: bool, redirects: bool, access: str) -> RegistryConfig:
+    config = RegistryConfig(
+        allow_missing_manifest_references=allow_missing,
+        immutable_tags=immutable_tags,
+        redirect_blobs=redirects,
+        redirect_manifests=redirects,
+    )
     return config if access == "open" else replace(config, access=ACCESS, repositories=REPOSITORIES)

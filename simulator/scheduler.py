@@ -24,6 +24,7 @@ from angos.sansio.effects import (
     ReadBody,
     ReadClock,
     ReleaseLease,
+    SignUrl,
     Sleep,
     Together,
 )
@@ -335,6 +336,9 @@ class Scheduler(Turns):
     def _draw_id(self, task: Task, effect: DrawId) -> None:
         self._resume(task, self.world.draw_id())
 
+    def _sign_url(self, task: Task, effect: SignUrl) -> None:
+        self._resume(task, self.world.sign_url(effect))
+
     def _read_body(self, task: Task, effect: ReadBody) -> None:
         try:
             content = self.world.bodies[effect.body].read(effect.size_max)
@@ -386,6 +390,7 @@ PERFORMERS: dict[type[Effect[Any]], Callable[[Scheduler, Task, Any], None]] = {
     ReadClock: Scheduler._read_clock,
     Sleep: Scheduler._sleep,
     DrawId: Scheduler._draw_id,
+    SignUrl: Scheduler._sign_url,
     ReadBody: Scheduler._read_body,
     Together: Scheduler._together,
     **dict.fromkeys(SERVICES, Scheduler._ask_services),

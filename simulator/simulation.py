@@ -17,6 +17,7 @@ from angos.sansio.http.message import (
     Header,
     Headers,
     Inline,
+    Redirect,
     Request,
     Response,
     Slices,
@@ -133,14 +134,18 @@ class Simulation(Injection):
         self._tell(exchange, answer)
 
     def _answer_of(self, response: Response) -> Answer:
+        """What the client ends up with: one that is sent to the store goes there."""
         headers = {name.lower(): value for name, value in response.headers}
+        if isinstance(response.body, Redirect):
+            found = self.world.at(response.body.address)
+            return Answer(200 if found is not None else 404, headers, found or b"")
         return Answer(response.status, headers, self._bytes_of(response.body))
 
     def _bytes_of(self, body: Body) -> bytes:
         match body:
             case Inline():
                 return body.value
-            case Absent():
+            case Absent() | Redirect():
                 return b""
             case FromKey():
                 return (self._store.get(body.key) or b"")[body.start : body.start + body.length]

@@ -16,6 +16,7 @@ from angos.sansio.effects import (
     Effect,
     ReadBody,
     SignToken,
+    SignUrl,
     Sleep,
     Tell,
     Together,
@@ -26,7 +27,7 @@ from angos.simulator.choices import Choices
 from angos.simulator.tasks import Task
 from angos.simulator.world.clock import Clock
 
-PRIVATE = frozenset({DrawId, ReadBody, SignToken, Tell, Together, VerifyOwnToken, VerifyToken})
+PRIVATE = frozenset({DrawId, ReadBody, SignToken, SignUrl, Tell, Together, VerifyOwnToken, VerifyToken})
 """Nobody else can tell when they happen: no other task need come before."""
 
 Late = tuple[Effect[Any], str]

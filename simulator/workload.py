@@ -92,7 +92,9 @@ def draw(
     scenario = replace(scenario, immutable_tags=chance() < 0.25)
     if chance() < 0.15 or private:
         scenario = _private(scenario, random, faults=faults)
-    return Seed(number, scenario, random.choice((0.01, 0.03, 0.1)), interruptions)
+    rate = random.choice((0.01, 0.03, 0.1))
+    scenario = replace(scenario, redirects=chance() < 0.3)
+    return Seed(number, scenario, rate, interruptions)
 
 
 def _private(scenario: Scenario, random: Random, *, faults: bool) -> Scenario:

@@ -24,6 +24,7 @@ class ObservedStore:
 
     def __init__(self, store: ContentStore, metrics: Metrics) -> None:
         self.open_content = store.open_content
+        self.sign_url = store.sign_url
         self.in_thread = NOTHING_IN_THREAD  # counting is for the loop alone
         self.read_key = metrics.observed("storage", "read_key", store.read_key)
         self.stat_key = metrics.observed("storage", "stat_key", store.stat_key)

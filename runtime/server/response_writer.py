@@ -21,7 +21,7 @@ from angos.runtime.server.limits import ServerOptions
 from angos.sansio.effects import EffectError
 from angos.sansio.errors import Code, RegistryError
 from angos.sansio.http.error_body import error_response, refusal_of
-from angos.sansio.http.message import Absent, FromFill, FromKey, FromUpstream, Inline, Response, Slices
+from angos.sansio.http.message import Absent, FromFill, FromKey, FromUpstream, Inline, Redirect, Response, Slices
 from angos.sansio.registry import EVERY_ANSWER
 
 LOOP_SIZE_MAX: Final = 64 << 10  # content up to this length is not worth a thread
@@ -112,8 +112,11 @@ async def write_response(
     Raises `AnswerImpossible` before anything was sent; `ConnectionError` when the client is gone and
     `ContentTruncated` when the content ended early, with nothing left to do but to cut the connection.
     """
-    head = format_head(response, close)
     body = response.body
+    if isinstance(body, Redirect):
+        response = Response(response.status, (*response.headers, ("Location", body.location)))
+        body = Inline(b"")
+    head = format_head(response, close)
     bodiless = method == "HEAD" or response.content_length is None
     if isinstance(body, Inline):
         value = head if bodiless else head + body.value

@@ -39,6 +39,7 @@ from angos.sansio.effects import (
     Part,
     PromoteParts,
     ReadKey,
+    SignUrl,
     StageBody,
     Staged,
     Stat,
@@ -191,6 +192,9 @@ class DirectoryStore:
     def list_folders(self, effect: ListFolders) -> Page | Later[Page]:
         """`ListFolders`."""
         return self._list(self._listings.page_of_folders, effect)
+
+    def sign_url(self, effect: SignUrl) -> None:
+        """`SignUrl`: a folder has no address."""
 
     def _list(
         self, page_of: Callable[[str, str, int, Patience | None], Page], effect: ListKeys | ListFolders

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from angos.sansio.effects import BodyHandle, Key
+from angos.sansio.secret import Secret
 
 if TYPE_CHECKING:
     from angos.sansio.upstream.effects import FillHandle, UpstreamStream
@@ -145,7 +146,20 @@ class FromUpstream:
     hex: str
 
 
-Body = Inline | FromKey | Slices | Absent | FromFill | FromUpstream
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """No body, but the URL where the client finds one. The driver adds ``Location``: only the client may see it."""
+
+    address: str
+    query: Secret
+
+    @property
+    def location(self) -> str:
+        """The value of ``Location``."""
+        return f"{self.address}?{self.query.value}"
+
+
+Body = Inline | FromKey | Slices | Absent | FromFill | FromUpstream | Redirect
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +182,5 @@ class Response:
                 return length
             case Slices():
                 return self.body.length
+            case Redirect():
+                return 0

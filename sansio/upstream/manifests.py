@@ -109,7 +109,7 @@ async def _by_digest(
     namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig, repository: RepositoryConfig
 ) -> tuple[CacheOutcome, Response]:
     try:
-        return "hit", await get_manifest(namespace, digest, request)
+        return "hit", await get_manifest(namespace, digest, request, config)
     except RegistryError as error:
         if error.status != 404:
             raise
@@ -131,7 +131,7 @@ async def _by_digest(
                 await store_manifest(namespace, digest, fetched.body, fetched.manifest)
             except (StorageFull, StorageRefused):
                 return "passed on", _unstored(digest, fetched)
-    return "fetched", await get_manifest(namespace, digest, request)
+    return "fetched", await get_manifest(namespace, digest, request, config)
 
 
 # --- by tag -----------------------------------------------------------------------------------------------------------
@@ -144,10 +144,10 @@ async def _by_tag(
     immutable = config.is_immutable(namespace, tag)
     local = await _local(namespace, tag)
     if local is not None and immutable:
-        return "hit", await get_manifest(namespace, tag, request)
+        return "hit", await get_manifest(namespace, tag, request, config)
     known = await _known(namespace, tag)
     if local is not None and known.is_fresh(local, await ReadClock(), cache):
-        return "fresh", await get_manifest(namespace, tag, request)
+        return "fresh", await get_manifest(namespace, tag, request, config)
     stale: RegistryError | None = None
     outcome: CacheOutcome | _Fetched = "fresh"
     async with _one_at_a_time(namespace, tag):
@@ -169,11 +169,11 @@ async def _by_tag(
     if isinstance(outcome, _Fetched):
         return "passed on", _unstored(tag, outcome)
     if stale is None:
-        return outcome, await get_manifest(namespace, tag, request)
+        return outcome, await get_manifest(namespace, tag, request, config)
     now_ms = await ReadClock()
     if local is None or not known.may_be_stale(now_ms, cache):
         raise stale
-    response = await get_manifest(namespace, tag, request)
+    response = await get_manifest(namespace, tag, request, config)
     age = max(0, now_ms - known.last_ms) // 1000
     text = f"{namespace}:{tag} may be out of date: it was last compared {age} s ago, and now {stale.message}"
     return "stale", replace(response, headers=(*response.headers, *warnings([_printable(text)])))

@@ -10,7 +10,7 @@ import json
 from functools import lru_cache
 
 from angos.sansio import layout
-from angos.sansio.http.message import Response
+from angos.sansio.http.message import Redirect, Response
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
@@ -88,7 +88,9 @@ class Invariants:
             raise Violation("needless failure", f"{_name(call)} was answered {status}, and nothing had failed")
         if status == 500:
             raise Violation("internal error", f"{_name(call)} was answered 500: {answer.body[:200]!r}")
-        if call.method != "HEAD":
+        if isinstance(response.body, Redirect):
+            self._check_redirect(call, answer)
+        elif call.method != "HEAD":
             length = response.content_length
             if length is not None and length != len(answer.body):
                 raise Violation("wrong length", f"{_name(call)} promises {length} bytes and has {len(answer.body)}")
@@ -111,6 +113,18 @@ class Invariants:
         if hexdigest(digest.algorithm, answer.body) != digest.hex:
             what = f"{_name(call)} says {short(digest)} and sends {len(answer.body)} other bytes"
             raise Violation("wrong bytes", what)
+
+    def _check_redirect(self, call: Call, answer: Answer) -> None:
+        """Who was sent to the store needs nobody's leave any more: the namespace must have the value."""
+        if call.method != "GET":
+            raise Violation("needless redirect", f"{_name(call)} was sent to the store")
+        digest = _parse_digest(answer.headers["docker-content-digest"])
+        for intent in call.intents:
+            namespace = Namespace(intent.register[1])
+            keys = layout.owner_key(digest, namespace), layout.revision_key(namespace, digest)
+            registers = {(kind, str(namespace), str(digest)) for kind in ("blob", "manifest")}
+            if not registers & self._dropped and all(self._store.get(key) is None for key in keys):
+                raise Violation("seen across namespaces", f"{_name(call)} was sent to what {namespace} does not own")
 
     def _check_conflict(self, call: Call, answer: Answer) -> None:
         """Only a tag that names another manifest is in the way of a push. That it did is for `judge`."""

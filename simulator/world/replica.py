@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from angos.sansio.effects import SignedUrl, SignUrl
+from angos.sansio.secret import Secret
 from angos.simulator.scenario import Scenario
 from angos.simulator.world.bodies import ArrivingBody, SyntheticBody
 from angos.simulator.world.clock import Clock
@@ -9,6 +11,8 @@ from angos.simulator.world.directory import DirectoryWorld
 from angos.simulator.world.leases import Leases
 from angos.simulator.world.private import PrivateWorld
 from angos.simulator.world.store import KeyWorld
+
+ADDRESS = "https://store.example/"
 
 
 class World:
@@ -46,3 +50,11 @@ class World:
         """A UUID that was never drawn before, the same in every run."""
         self._ids += 1
         return f"00000000-0000-4000-8000-{self._ids:012x}"
+
+    def sign_url(self, effect: SignUrl) -> SignedUrl | None:
+        """A URL of a bucket; `at` finds the value again."""
+        return None if self.disk is not None else SignedUrl(f"{ADDRESS}{effect.key}", Secret("signature"))
+
+    def at(self, address: str) -> bytes | None:
+        """What the store gives to a client that was sent there; None: that there is nothing."""
+        return self.store.get(address.removeprefix(ADDRESS))

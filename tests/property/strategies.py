@@ -56,6 +56,7 @@ def scenarios(
         hash_states=draw(st.booleans()),
         tick_ms=draw(st.integers(0, 1)),
         immutable_tags=draw(st.booleans()),
+        redirects=draw(st.booleans()),
         access=access,
     )
 

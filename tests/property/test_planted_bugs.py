@@ -14,13 +14,15 @@ from angos.sansio import blobs, layout, manifests, registry, tags, upload_sessio
 from angos.sansio.access import authorize, oidc, policy, webhook
 from angos.sansio.access.action import Action
 from angos.sansio.access.config import Webhook
+from angos.sansio.config import RegistryConfig
 from angos.sansio.disk import plans
 from angos.sansio.disk.steps import MakeFolder, SizeOf
 from angos.sansio.effects import CreateKeys, DeleteKeys, Key, PromoteParts, ReadCache, ReadClock, Stat, StatKey
-from angos.sansio.http.message import Response
+from angos.sansio.http.message import Request, Response
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
+from angos.sansio.redirects import sent_elsewhere
 from angos.sansio.secret import Secret
 from angos.simulator.exhaust import IMAGE, enumerate_runs
 from angos.simulator.scenario import Scenario
@@ -245,6 +247,21 @@ def every_namespace_reads_every_blob(patch: Patch) -> None:
     patch.setattr(blobs, "blob_is_readable", readable)
 
 
+def redirects_before_ownership(patch: Patch) -> None:
+    """Whoever names a digest is sent to the store for it, as long as the bytes are there."""
+    get_blob = blobs.get_blob
+
+    async def redirect(namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig) -> Response:
+        key = layout.blob_key(digest)
+        if request.method == "GET" and config.redirect_blobs and await StatKey(key) is not None:
+            elsewhere = await sent_elsewhere(key, digest, "application/octet-stream")
+            if elsewhere is not None:
+                return elsewhere
+        return await get_blob(namespace, digest, request, config)
+
+    patch.setattr(registry, "get_blob", redirect)
+
+
 def an_outage_of_a_webhook_lets_in(patch: Patch) -> None:
     """Who cannot be asked is taken to agree."""
     ask = webhook._ask
@@ -316,6 +333,7 @@ BUGS: dict[Callable[[Patch], None], tuple[Drawer, int]] = {
     immutable_tags_without_a_claim: (racing, 100),
     helpers_of_a_claim_date_it_anew: (racing, 1000),
     every_namespace_reads_every_blob: (anything, 500),
+    redirects_before_ownership: (anything, 500),
     an_outage_of_a_webhook_lets_in: (reaching, 100),
     webhook_answers_are_anybodys: (in_private, 1000),
     rules_that_fail_allow: (in_private, 100),

@@ -17,12 +17,23 @@ from tests.property.strategies import acts
 IN_FLIGHT_MAX = 3
 
 
-@given(script=st.lists(acts(), min_size=1, max_size=8), store=st.sampled_from(["bucket", "disk"]), hashes=st.booleans())
-def test_a_single_client_gets_the_answers_of_the_model(script: list[Act], store: str, hashes: bool) -> None:
+@given(
+    script=st.lists(acts(), min_size=1, max_size=8),
+    store=st.sampled_from(["bucket", "disk"]),
+    hashes=st.booleans(),
+    redirects=st.booleans(),
+)
+def test_a_single_client_gets_the_answers_of_the_model(
+    script: list[Act], store: str, hashes: bool, redirects: bool
+) -> None:
     """Without faults and company every status, list and byte is the one that the reference registry gives."""
     model = Model()
     scenario = Scenario(
-        clients=(tuple(script),), store="disk" if store == "disk" else "bucket", hash_states=hashes, replicas=2
+        clients=(tuple(script),),
+        store="disk" if store == "disk" else "bucket",
+        hash_states=hashes,
+        replicas=2,
+        redirects=redirects,
     )
     simulation = Simulation(scenario, Calm())
 

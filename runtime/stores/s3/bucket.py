@@ -22,8 +22,14 @@ from angos.runtime.stores.s3.connections import Connections
 from angos.runtime.stores.s3.credentials import CredentialsMissing, CredentialSource
 from angos.runtime.stores.s3.documents import parse_error
 from angos.runtime.stores.s3.failures import Refusal, failure_of
-from angos.runtime.stores.s3.options import PART_BYTES_MAX, PART_BYTES_MIN, S3Options
-from angos.runtime.stores.s3.signing import UNSIGNED_PAYLOAD, percent_encoded, query_text, signed_fields
+from angos.runtime.stores.s3.options import PART_BYTES_MAX, PART_BYTES_MIN, Credentials, S3Options
+from angos.runtime.stores.s3.signing import (
+    UNSIGNED_PAYLOAD,
+    percent_encoded,
+    presigned_query,
+    query_text,
+    signed_fields,
+)
 from angos.sansio.bucket.attempts import Attempt, AttemptFailed, in_attempts
 from angos.sansio.bucket.requests import BackOff, Terms
 from angos.sansio.effects import EffectError, StorageRefused, StorageUnavailable
@@ -159,6 +165,20 @@ class Bucket:
         self._breaker.succeeded()
         return told
 
+    async def presigned(self, doing: str, key: str, media_type: str) -> str:
+        """What anybody may GET for a while without keys: the path of an object, with a query."""
+        path = self._path_of(key)
+        query = presigned_query(
+            path,
+            self.options.endpoint.authority,
+            media_type,
+            credentials=await self._keys(doing),
+            region=self.options.region,
+            at_seconds=time.time(),
+            lifetime_seconds=self.options.presign_seconds,
+        )
+        return f"{path}?{query}"
+
     async def is_there(self) -> bool:
         """False when there is no such bucket. A bucket that answered before is not asked again."""
         if not self._known:
@@ -249,10 +269,7 @@ class Bucket:
 
     async def _signed(self, asked: Asked) -> tuple[str, list[tuple[bytes, bytes]]]:
         options = self.options
-        try:
-            credentials = await self._credentials.current()
-        except CredentialsMissing as error:
-            raise StorageRefused(f"{asked.doing} in bucket {options.bucket}: {error}") from None
+        credentials = await self._keys(asked.doing)
         size = sum(map(len, asked.body))
         if size > DIGEST_ON_LOOP_BYTES:
             # TLS sees to it that nobody changes the body; without it the signature has to.
@@ -260,9 +277,7 @@ class Bucket:
             digest = UNSIGNED_PAYLOAD if secure else await run_sync(_digest, asked.body)
         else:
             digest = _digest(asked.body)
-        path = (
-            self._path if asked.key is None else f"{self._path}/{percent_encoded(options.key_prefix + asked.key, '/')}"
-        )
+        path = self._path if asked.key is None else self._path_of(asked.key)
         query = query_text(asked.query)
         signed = signed_fields(
             asked.method,
@@ -278,6 +293,15 @@ class Bucket:
             signed["content-length"] = str(size)
         fields = [(name.encode(), value.encode()) for name, value in signed.items()]
         return (f"{path}?{query}" if query else path), fields
+
+    async def _keys(self, doing: str) -> Credentials:
+        try:
+            return await self._credentials.current()
+        except CredentialsMissing as error:
+            raise StorageRefused(f"{doing} in {self.terms.name}: {error}") from None
+
+    def _path_of(self, key: str) -> str:
+        return f"{self._path}/{percent_encoded(self.options.key_prefix + key, '/')}"
 
     # --- what to do about failures ------------------------------------------------------------------------------------
 

@@ -79,6 +79,13 @@ GLOBAL = Section(
             "accept manifests whose blobs or children are not there yet; `false` answers 400",
             _DEFAULTS.allow_missing_manifest_references,
         ),
+        "enable_blob_redirect": Key(
+            FLAG,
+            "with blobs in a bucket, clients that GET a blob are sent there for it with a signed URL; they must be able"
+            " to reach `blob_store.s3.endpoint`",
+            True,
+        ),
+        "enable_manifest_redirect": Key(FLAG, "the same for manifests", True),
         "immutable_tags": Key(FLAG, _IMMUTABLE, False),
         "immutable_tags_exclusions": Key(
             list_of(PATTERN, "regular expressions"),

@@ -13,6 +13,7 @@ from angos.runtime.config.known import SCHEMA
 from angos.runtime.config.reading import Values, read_values
 from angos.runtime.config.schema import DEFAULT_ROOT, Configuration, DirectoryConfig, RedisConfig
 from angos.runtime.config.server_keys import FIELDS
+from angos.runtime.config.store_keys import option_of
 from angos.runtime.observability.settings import LogOptions, MetricsOptions, ObservabilityOptions
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.tls import TlsOptions
@@ -90,7 +91,7 @@ def _bucket(values: Values) -> S3Options:
     from angos.runtime.client.url import parse_url
     from angos.runtime.stores.s3.options import Credentials, S3Options
 
-    options = dict(values.entries)
+    options = {option_of(key): value for key, value in values.entries.items()}
     options.setdefault("endpoint", parse_url(f"https://s3.{values.get('region')}.amazonaws.com"))
     options["tls"] = ClientTls(options.pop("server_ca_bundle", None))
     key_id, secret = options.pop("access_key_id", None), options.pop("secret_key", None)
@@ -121,7 +122,14 @@ def _registry(values: Values) -> RegistryConfig:
         from angos.runtime.config.cel_patterns import re2_matcher
 
         options["search"] = cache(re2_matcher())
-    return RegistryConfig(**options, repositories=repositories, access=_access(values))
+    in_bucket = values.table("blob_store").has("s3")
+    return RegistryConfig(
+        **options,
+        redirect_blobs=in_bucket and found.get("enable_blob_redirect", True),
+        redirect_manifests=in_bucket and found.get("enable_manifest_redirect", True),
+        repositories=repositories,
+        access=_access(values),
+    )
 
 
 def _repository(namespace: str, values: Values) -> RepositoryConfig:

@@ -178,6 +178,7 @@ def warnings_of(values: Values) -> Iterator[str]:
     """What is allowed, but hardly meant."""
     yield from _warn_about_policy(values)
     yield from _warn_about_transport(values)
+    yield from _warn_about_redirects(values)
     server = values.table("server")
     workers = server.get("workers", 1)
     for key in ("max_connections_per_client", "max_requests_per_second_per_client"):
@@ -227,6 +228,27 @@ def _warn_about_transport(values: Values) -> Iterator[str]:
     for webhook in auth.tables("webhook").values():
         if _is_open(webhook.get("url")):
             yield f"{webhook.path('url')}: with http:// anybody on the way can answer for it; use https://"
+
+
+def _warn_about_redirects(values: Values) -> Iterator[str]:
+    """Redirects are on unless they are switched off, and a bucket is often where only servers reach it."""
+    endpoint, found = values.table("blob_store").table("s3").get("endpoint"), values.table("global")
+    unsaid = [key for key in ("enable_blob_redirect", "enable_manifest_redirect") if not found.has(key)]
+    if unsaid and endpoint is not None and endpoint.host not in _LOCAL_HOSTS and _is_inside(endpoint.host):
+        yield (
+            f"{found.path(unsaid[0])}: clients are sent to {endpoint.origin} for content, which looks as if it could be"
+            f" reached from inside only; set {' and '.join(unsaid)} to false, or to true if clients reach it"
+        )
+
+
+def _is_inside(host: str) -> bool:
+    """Whether it is a name without a domain, or an address that is not of the Internet."""
+    from ipaddress import ip_address
+
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return "." not in host
 
 
 def _is_open(url: str | Url | None) -> bool:

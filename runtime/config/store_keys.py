@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from angos.runtime.config.access_kinds import URL
 from angos.runtime.config.keys import Key, Section
@@ -16,7 +18,9 @@ from angos.runtime.config.kinds import (
     Kind,
     NotAllowed,
     secret,
+    whole,
 )
+from angos.runtime.stores.s3.options import PRESIGN_SECONDS_MAX, S3Options
 
 _BUCKET = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{1,61})[A-Za-z0-9]")
 _REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
@@ -105,6 +109,30 @@ _PLACE = {
     "secret_key": Key(secret(SOME_TEXT), "with `access_key_id`", unset="as above", example="change-me"),
 }
 
+_OPTIONS = {"presign_ttl_secs": "presign_seconds"}
+"""The fields of `S3Options` for keys of another name."""
+_DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(S3Options)}
+
+
+def option_of(key: str) -> str:
+    """The field of `S3Options` for a key."""
+    return _OPTIONS.get(key, key)
+
+
+def _option(key: str, kind: Kind, meaning: str) -> Key:
+    """A key whose default is that of its field."""
+    return Key(kind, meaning, _DEFAULTS[option_of(key)])
+
+
+_REDIRECTS = {
+    "presign_ttl_secs": _option(
+        "presign_ttl_secs",
+        whole(1, PRESIGN_SECONDS_MAX),
+        "seconds within which a client has to begin with the URL that it is sent to (`global.enable_blob_redirect`);"
+        " what has begun may take longer",
+    )
+}
+
 
 def _directory(meaning: str, folder: str, absent: str) -> Section:
     return Section(
@@ -134,7 +162,10 @@ BLOB_STORE = Section(
         "s3": Section(
             "A bucket for blobs and uploads instead of a directory; see [store in a"
             " bucket](../how-to/store-in-a-bucket.md).",
-            {**_PLACE},
+            {
+                **_PLACE,
+                **_REDIRECTS,
+            },
             "a directory",
         ),
     },

@@ -108,7 +108,7 @@ class Answer:
 
     @property
     def location(self) -> str:
-        """The Location, which is always given as a path."""
+        """The Location: a path, unless the content is got from elsewhere."""
         return self["location"]
 
     @property
@@ -288,7 +288,11 @@ def check(answer: Answer) -> None:
         require(answer.get("content-length") is None, "204 with a Content-Length (RFC 9110 section 8.6)")
     elif answer.status != 304:
         require((answer.get("content-length") or "").isdigit(), "no Content-Length")
-    for name in ("location", "docker-upload-location"):
+    if answer.status == 307:
+        require("://" in answer["location"], "who is sent elsewhere must be told where")
+        require(answer["cache-control"] == "no-store", "a URL that lapses must not be kept")
+        require(answer.method == "GET" and not answer.body, "only a GET can be sent elsewhere, without a body")
+    for name in () if answer.status == 307 else ("location", "docker-upload-location"):
         value = answer.get(name)
         require(value is None or value.startswith("/v2/"), f"{name} must be a path")
     require((answer.get("link") or "</v2/").startswith("</v2/"), "Link must be a path")

@@ -74,7 +74,15 @@ def _start(folder: str) -> tuple[subprocess.Popen[bytes], str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "ministack"],
             cwd=folder,
-            env={**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "s3", "HOME": folder},
+            env={
+                **os.environ,
+                "BIND_HOST": "127.0.0.1",
+                "GATEWAY_PORT": str(port),
+                "SERVICES": "s3",
+                "HOME": folder,
+                "AWS_ACCESS_KEY_ID": KEYS.access_key_id,
+                "AWS_SECRET_ACCESS_KEY": KEYS.secret_key.value,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

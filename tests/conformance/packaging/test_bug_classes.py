@@ -20,6 +20,7 @@ PROBLEMS = "conformance/runtime/test_configuration_problems.py"
 MIRROR = "property/test_mirror.py"
 DOCUMENTS = "conformance/runtime/test_documents.py"
 REDIS_LEASES = "conformance/contracts/test_redis_leases.py"
+REDIRECTS = "conformance/configured/test_redirects.py"
 RELOAD = "conformance/runtime/test_reload.py"
 RELOAD_TLS = "conformance/runtime/test_reload_tls.py"
 
@@ -90,7 +91,10 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
     22: ("X-Forwarded-Proto was always http", [f"{AUTHORIZATION}::test_the_webhook_is_told_everything"]),
     23: (
         "a digest was enough to read across repositories",
-        [f"{AUTHORIZATION}::test_mounting_takes_the_right_to_read_the_source"],
+        [
+            f"{AUTHORIZATION}::test_mounting_takes_the_right_to_read_the_source",
+            "property/test_redirects.py::test_a_redirect_is_never_to_what_the_namespace_does_not_own",
+        ],
     ),
     24: (
         "a mirror gave away what other repositories hold",
@@ -109,6 +113,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         "secrets in logs",
         [
             f"{PROBLEMS}::test_a_secret_is_never_shown",
+            f"{REDIRECTS}::test_neither_logs_nor_traces_show_a_signature",
             "conformance/runtime/test_access_secrets.py",
         ],
     ),
@@ -147,6 +152,14 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             f"{REDIS_LEASES}::test_nobody_releases_what_somebody_else_holds",
             f"{REDIS_LEASES}::test_a_lease_that_is_lost_is_told_and_free_for_others",
             f"{REDIS_LEASES}::test_a_frozen_redis_costs_a_second_and_keeps_nothing_held",
+        ],
+    ),
+    89: (
+        "browsers could not follow a redirect",
+        [
+            f"{REDIRECTS}::test_what_the_bucket_would_answer_otherwise_is_answered_here",
+            "property/test_redirects.py"
+            "::test_who_is_sent_to_the_store_finds_there_what_the_registry_would_have_answered",
         ],
     ),
     94: (

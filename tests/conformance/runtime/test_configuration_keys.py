@@ -174,6 +174,8 @@ CASES: dict[str, tuple[object, Read, object]] = {
         lambda found: found.registry.allow_missing_manifest_references,
         False,
     ),
+    "global.enable_blob_redirect": (False, lambda found: found.registry.redirect_blobs, False),
+    "global.enable_manifest_redirect": (False, lambda found: found.registry.redirect_manifests, False),
     "global.immutable_tags": (True, lambda found: found.registry.immutable_tags, True),
     "global.immutable_tags_exclusions": (["a+"], lambda found: found.registry.immutable_tags_exclusions, ("a+",)),
     "global.trusted_proxies": (
@@ -290,6 +292,8 @@ for _store in STORES:
         ),
     }
 
+CASES["blob_store.s3.presign_ttl_secs"] = (60, bucket("blob_store", "presign_seconds"), 60)
+
 PATTERNS = [".".join(pattern) for pattern, _ in keys()]
 
 
@@ -309,7 +313,7 @@ def test_a_key_is_read(pattern: str, folder: Path) -> None:
     value, read, expected = CASES[pattern]
     if isinstance(expected, Path):
         expected = folder / expected
-    document = example_document("s3" if ".s3." in pattern else "fs")
+    document = example_document("s3" if ".s3." in pattern or "redirect" in pattern else "fs")
     before = load(folder, document)
     after = load(folder, with_value(document, tuple(pattern.split(".")), value))
     assert read(after) == expected

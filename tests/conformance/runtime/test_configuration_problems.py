@@ -385,11 +385,21 @@ def test_what_is_hardly_meant_is_warned_about(tmp_path: Path) -> None:
         (f"[server]\nbind_address = ''\n{allowed}{user}", "passwords can be read on their way"),
         (f"{allowed}{ISSUER}jwks_uri = 'http://example.org/keys'", "auth.oidc.ci.jwks_uri: with http://"),
         (f"{allowed}[auth.webhook.g]\nurl = 'http://10.0.0.1'\ntimeout_ms = 1", "auth.webhook.g.url: with http://"),
-        (f"[blob_store.s3]\nendpoint = 'http://10.0.0.1'\n{BUCKET}", "blob_store.s3.endpoint: with http://"),
+        (f"[blob_store.s3]\nendpoint = 'http://s3.example.org'\n{BUCKET}", "blob_store.s3.endpoint: with http://"),
+        (
+            f"[blob_store.s3]\nendpoint = 'https://10.0.0.1'\n{BUCKET}",
+            "clients are sent to https://10.0.0.1 for content",
+        ),
+        (
+            f"[global]\nenable_blob_redirect = false\n[blob_store.s3]\nendpoint = 'https://store'\n{BUCKET}",
+            "global.enable_manifest_redirect: clients are sent to https://store for content",
+        ),
     ):
         (found,) = warnings(tmp_path, text)
         assert warning in found
     assert warnings(tmp_path, f"{allowed}{user}") == ()
+    decided = "[global]\nenable_blob_redirect = true\nenable_manifest_redirect = false\n"
+    assert warnings(tmp_path, f"{decided}[blob_store.s3]\nendpoint = 'https://store'\n{BUCKET}") == ()
     assert warnings(tmp_path, f"{allowed}[auth.webhook.g]\nurl = 'http://localhost:1'\ntimeout_ms = 1") == ()
 
 

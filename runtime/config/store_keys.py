@@ -13,6 +13,8 @@ from angos.runtime.config.kinds import (
     FILE,
     FLAG,
     FOLDER,
+    SECONDS,
+    SIZE,
     SOME_TEXT,
     Flawed,
     Kind,
@@ -20,7 +22,8 @@ from angos.runtime.config.kinds import (
     secret,
     whole,
 )
-from angos.runtime.stores.s3.options import PRESIGN_SECONDS_MAX, S3Options
+from angos.runtime.config.server_keys import size_text
+from angos.runtime.stores.s3.options import PART_BYTES_MAX, PART_BYTES_MIN, PRESIGN_SECONDS_MAX, S3Options
 
 _BUCKET = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{1,61})[A-Za-z0-9]")
 _REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
@@ -57,6 +60,16 @@ def _endpoint(value: object, folder: Path) -> object:
     if "?" in text:
         raise Flawed("the address of a store has no query")
     return parse_url(text)
+
+
+def _size_between(least: int, most: int) -> Kind:
+    def read(value: object, folder: Path) -> int:
+        size: int = SIZE.read(value, folder)
+        if least <= size <= most:
+            return size
+        raise NotAllowed(f'a size from "{size_text(least)}" to "{size_text(most)}"')
+
+    return Kind("size", read, SIZE.json)
 
 
 BUCKET = Kind("name of a bucket", _bucket, {"type": "string", "pattern": f"^{_BUCKET.pattern}$"})
@@ -109,7 +122,19 @@ _PLACE = {
     "secret_key": Key(secret(SOME_TEXT), "with `access_key_id`", unset="as above", example="change-me"),
 }
 
-_OPTIONS = {"presign_ttl_secs": "presign_seconds"}
+_OPTIONS = {
+    "multipart_part_size": "part_bytes",
+    "multipart_uniform_parts": "uniform_parts",
+    "multipart_copy_threshold": "copy_threshold_bytes",
+    "multipart_copy_chunk_size": "copy_piece_bytes",
+    "multipart_copy_jobs": "copy_jobs",
+    "max_attempts": "attempts",
+    "operation_attempt_timeout_secs": "attempt_seconds",
+    "operation_timeout_secs": "operation_seconds",
+    "circuit_breaker_threshold": "breaker_threshold",
+    "circuit_breaker_cooldown_secs": "breaker_cooldown_seconds",
+    "presign_ttl_secs": "presign_seconds",
+}
 """The fields of `S3Options` for keys of another name."""
 _DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(S3Options)}
 
@@ -119,18 +144,71 @@ def option_of(key: str) -> str:
     return _OPTIONS.get(key, key)
 
 
-def _option(key: str, kind: Kind, meaning: str) -> Key:
+def _option(key: str, kind: Kind, meaning: str, *, size: bool = False) -> Key:
     """A key whose default is that of its field."""
-    return Key(kind, meaning, _DEFAULTS[option_of(key)])
+    default = _DEFAULTS[option_of(key)]
+    if size:
+        default = size_text(default)
+    elif isinstance(default, float) and default.is_integer():
+        default = int(default)
+    return Key(kind, meaning, default)
 
 
-_REDIRECTS = {
+_PATIENCE = {
+    "max_attempts": _option(
+        "max_attempts", whole(1, 20), "how often a request is sent before it has failed, with growing random pauses"
+    ),
+    "operation_attempt_timeout_secs": _option(
+        "operation_attempt_timeout_secs",
+        SECONDS,
+        "the longest silence in one attempt; data that keeps coming or going may take any time. Requests that let the"
+        " store copy may be silent ten times as long",
+    ),
+    "operation_timeout_secs": _option(
+        "operation_timeout_secs",
+        SECONDS,
+        "for one request with all its attempts and pauses; the time in which a value arrives does not count",
+    ),
+    "circuit_breaker_threshold": _option(
+        "circuit_breaker_threshold",
+        whole(1),
+        "attempts that fail in a row before the bucket is left alone; requests then get 503 at once",
+    ),
+    "circuit_breaker_cooldown_secs": _option(
+        "circuit_breaker_cooldown_secs",
+        SECONDS,
+        "how long it is left alone; then one request finds out, and the others follow when it succeeds",
+    ),
+}
+_BODIES = {
+    "multipart_part_size": _option(
+        "multipart_part_size",
+        _size_between(PART_BYTES_MIN, PART_BYTES_MAX),
+        "received before it is sent: each upload needs the memory of one or two of them. Grows with the upload where"
+        " there would be more than 10,000",
+        size=True,
+    ),
+    "multipart_uniform_parts": _option(
+        "multipart_uniform_parts",
+        FLAG,
+        "all parts of an object but the last have the same size, as Cloudflare R2 wants it; then what one request can"
+        " upload is 10,000 times `multipart_part_size`, and chunks of other sizes are read and sent again",
+    ),
+    "multipart_copy_threshold": _option(
+        "multipart_copy_threshold", _size_between(1, PART_BYTES_MAX), "larger objects are copied in pieces", size=True
+    ),
+    "multipart_copy_chunk_size": _option(
+        "multipart_copy_chunk_size", _size_between(PART_BYTES_MIN, PART_BYTES_MAX), "of these pieces", size=True
+    ),
+    "multipart_copy_jobs": _option(
+        "multipart_copy_jobs", whole(1, 64), "pieces of one object that are copied at the same time"
+    ),
     "presign_ttl_secs": _option(
         "presign_ttl_secs",
         whole(1, PRESIGN_SECONDS_MAX),
         "seconds within which a client has to begin with the URL that it is sent to (`global.enable_blob_redirect`);"
         " what has begun may take longer",
-    )
+    ),
 }
 
 
@@ -162,10 +240,7 @@ BLOB_STORE = Section(
         "s3": Section(
             "A bucket for blobs and uploads instead of a directory; see [store in a"
             " bucket](../how-to/store-in-a-bucket.md).",
-            {
-                **_PLACE,
-                **_REDIRECTS,
-            },
+            {**_PLACE, **_PATIENCE, **_BODIES},
             "a directory",
         ),
     },
@@ -178,7 +253,7 @@ METADATA_STORE = Section(
         ),
         "s3": Section(
             "A bucket for everything else instead of a directory.",
-            {**_PLACE},
+            {**_PLACE, **_PATIENCE},
             "what has the blobs has it too, or a directory",
         ),
     },

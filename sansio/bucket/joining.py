@@ -28,10 +28,12 @@ def pieces_of(sizes: Sequence[int], terms: Terms) -> list[Piece]:
     """Pieces that are all the bytes of parts of these sizes, in order, and that a store accepts.
 
     All but the last have to have a least size, and there may be 10,000. Copied ones have up to
-    `Terms.copy_piece_bytes`, or more where there would be too many.
+    `Terms.copy_piece_bytes`, or more where there would be too many, or where the rest of a part would be too short.
     """
+    if terms.uniform_piece_bytes is not None:
+        return _uniform_pieces(sizes, max(terms.uniform_piece_bytes, -(-sum(sizes) // PIECES_MAX)))
     floor = max(terms.piece_bytes_min, -(-sum(sizes) // (PIECES_MAX - 1)))
-    longest = min(max(terms.copy_piece_bytes, 2 * floor), terms.piece_bytes_max)
+    longest = min(max(terms.copy_piece_bytes, floor), terms.piece_bytes_max)
     pieces: list[Piece] = []
     held: list[Slice] = []
     missing = floor
@@ -42,7 +44,7 @@ def pieces_of(sizes: Sequence[int], terms: Terms) -> list[Piece]:
             if not held and left >= floor:
                 length = min(left, longest)
                 if 0 < left - length < floor:  # what is left over can be copied too
-                    length = left - floor
+                    length = left - floor if left >= 2 * floor else left
                 pieces.append((Slice(index, start, length),))
             else:
                 length = min(left, missing)
@@ -52,6 +54,24 @@ def pieces_of(sizes: Sequence[int], terms: Terms) -> list[Piece]:
                     pieces.append(tuple(held))
                     held, missing = [], floor
             start += length
+    if held:
+        pieces.append(tuple(held))
+    return pieces
+
+
+def _uniform_pieces(sizes: Sequence[int], length: int) -> list[Piece]:
+    pieces: list[Piece] = []
+    held: list[Slice] = []
+    missing = length
+    for index, size in enumerate(sizes):
+        start = 0
+        while start < size:
+            taken = min(size - start, missing)
+            held.append(Slice(index, start, taken))
+            start, missing = start + taken, missing - taken
+            if not missing:
+                pieces.append(tuple(held))
+                held, missing = [], length
     if held:
         pieces.append(tuple(held))
     return pieces

@@ -46,6 +46,8 @@ class Terms:
     deletions_max: int = 1000
     """Keys in one request (Amazon S3 API Reference, DeleteObjects)."""
     requests_at_once: int = 8
+    uniform_piece_bytes: int | None = None
+    """All pieces of an object but the last have the same size, this one at least; None: they may differ."""
 
     def unavailable(self, doing: str, why: object) -> StorageUnavailable:
         """For something whose outcome is not known."""

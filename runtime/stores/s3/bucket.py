@@ -125,10 +125,18 @@ class Bucket:
             copy_piece_bytes=options.copy_piece_bytes,
             copies_at_once=options.copy_jobs,
             attempts=options.attempts,
+            uniform_piece_bytes=options.part_bytes if options.uniform_parts else None,
         )
 
     async def ask(self, asked: Asked) -> Told:
         """The answer, which has one of the expected statuses."""
+        seconds = self.options.operation_seconds
+        with move_on_after(seconds):
+            return await self._in_attempts(asked)
+        self._failed()
+        raise self.unavailable(asked.doing, f"it was not done after {seconds:g} s, with all attempts")
+
+    async def _in_attempts(self, asked: Asked) -> Told:
         attempts = in_attempts(self.options.attempts)
         advance: Callable[[Any], Any] = attempts.send
         outcome: Any = None

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from email.utils import parsedate_to_datetime
 from hashlib import md5
 
+from anyio import current_time
 from anyio.to_thread import run_sync
 
 from angos.runtime.client.connection import NoAnswer
@@ -118,6 +119,7 @@ async def fetch(bucket: Bucket, key: str, start: int, length: int, consume: Call
     """
     doing = f"reading {key}"
     done = failures = 0
+    since = current_time()
     while done < length:
         fields = {"range": f"bytes={start + done}-{start + length - 1}"}
         try:
@@ -132,11 +134,12 @@ async def fetch(bucket: Bucket, key: str, start: int, length: int, consume: Call
                 if answer.status != 206 or not answer.fields.get("content-range", "").startswith(expected):
                     raise StorageCorrupt(f"{doing} in bucket {bucket.options.bucket}: it is shorter than recorded")
                 while data := await answer.receive():
-                    done, failures = done + len(data), 0
                     await consume(data)
+                    done, failures, since = done + len(data), 0, current_time()
         except (AttemptFailed, NoAnswer) as error:
             failures += 1
-            if failures == bucket.options.attempts:
+            options = bucket.options
+            if failures == options.attempts or current_time() - since >= options.operation_seconds:
                 raise bucket.unavailable(doing, error) from None
             await bucket.back_off(failures)
     return True

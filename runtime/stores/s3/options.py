@@ -39,7 +39,7 @@ class S3Options:
     part_bytes: int = PART_BYTES_MIN
     """Received before it is sent, per upload; grows with the upload where there would be too many parts."""
     uniform_parts: bool = False
-    """All parts of an object but the last have this size: it does not grow."""
+    """All parts of an object but the last have the same size: it does not grow."""
     copy_threshold_bytes: int = PART_BYTES_MAX
     """Larger objects are copied in pieces."""
     copy_piece_bytes: int = 100_000_000
@@ -50,7 +50,7 @@ class S3Options:
     attempt_seconds: float = 30.0
     """The longest silence in one attempt. Data that keeps coming or going may take any time."""
     operation_seconds: float = 900.0
-    """For a request with all its attempts."""
+    """For a request with all its attempts and pauses; for a value that is fetched, without any new bytes of it."""
     breaker_threshold: int = 5
     """So many attempts in a row fail before no more are made."""
     breaker_cooldown_seconds: float = 10.0

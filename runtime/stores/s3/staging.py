@@ -158,7 +158,8 @@ class Staging:
             await self._sent_one.wait()
             if self.failure is not None:
                 raise self.failure
-        size = piece_bytes(self._sent_bytes, self._bucket.options.part_bytes)
+        options = self._bucket.options
+        size = options.part_bytes if options.uniform_parts else piece_bytes(self._sent_bytes, options.part_bytes)
         self._buffer, self._filled = memoryview(mmap.mmap(-1, size)), 0
 
     async def _send_buffer(self) -> None:
@@ -168,7 +169,10 @@ class Staging:
         assert self._buffer is not None, "a buffer is sent"
         self._numbers += 1
         if self._numbers > PIECES_MAX:
-            raise StorageRefused(f"creating {self._key}: one object cannot have more than {PIECES_MAX} pieces")
+            raise StorageRefused(
+                f"creating {self._key}: one object cannot have more than {PIECES_MAX} parts; make multipart_part_size"
+                " larger, or leave out multipart_uniform_parts"
+            )
         piece, self._buffer = self._buffer[: self._filled], None
         self._sent_bytes += len(piece)
         self._sending += 1

@@ -125,14 +125,27 @@ def test_a_signed_url_is_that_of_the_published_example() -> None:
 SIZES = st.one_of(st.integers(0, 100), st.integers(PART_BYTES_MIN - 2, PART_BYTES_MIN + 2), st.integers(0, 1 << 37))
 
 
-def terms(copy_piece_bytes: int) -> Terms:
+def terms(copy_piece_bytes: int, uniform: int | None = None) -> Terms:
     """Those of Amazon's store."""
-    return Terms("bucket", PART_BYTES_MIN, PART_BYTES_MAX, PART_BYTES_MAX, copy_piece_bytes, 4, 3)
+    return Terms(
+        "bucket",
+        PART_BYTES_MIN,
+        PART_BYTES_MAX,
+        PART_BYTES_MAX,
+        copy_piece_bytes,
+        4,
+        3,
+        uniform_piece_bytes=uniform,
+    )
 
 
-@given(sizes=st.lists(SIZES, max_size=30), piece=st.integers(PART_BYTES_MIN, PART_BYTES_MAX))
-def test_pieces_are_all_the_bytes_in_order_within_the_limits(sizes: list[int], piece: int) -> None:
-    pieces = pieces_of(sizes, terms(piece))
+@given(
+    sizes=st.lists(SIZES, max_size=30),
+    piece=st.integers(PART_BYTES_MIN, PART_BYTES_MAX),
+    uniform=st.none() | st.just(1 << 30),
+)
+def test_pieces_are_all_the_bytes_in_order_within_the_limits(sizes: list[int], piece: int, uniform: int | None) -> None:
+    pieces = pieces_of(sizes, terms(piece, uniform))
     where = [(each.part, each.start, each.length) for one in pieces for each in one]
     expected = iter([(part, 0) for part, size in enumerate(sizes) if size])
     part, end = -1, 0
@@ -147,6 +160,11 @@ def test_pieces_are_all_the_bytes_in_order_within_the_limits(sizes: list[int], p
     lengths = [sum(each.length for each in one) for one in pieces]
     assert all(PART_BYTES_MIN <= length <= PART_BYTES_MAX for length in lengths[:-1])
     assert len(pieces) <= PIECES_MAX
+    if uniform is None:
+        copied = max((one[0].length for one in pieces if len(one) == 1), default=0)
+        assert copied <= max(piece, 2 * PART_BYTES_MIN, 2 * sum(sizes) // (PIECES_MAX - 1) + 2)
+    else:
+        assert all(length == max(uniform, -(-sum(sizes) // PIECES_MAX)) for length in lengths[:-1])
 
 
 def test_more_parts_than_pieces_are_allowed_become_one_object() -> None:

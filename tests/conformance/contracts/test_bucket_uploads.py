@@ -106,9 +106,12 @@ def test_of_a_body_that_is_too_long_nothing_stays(options: S3Options) -> None:
     "sizes",
     [(12_000_001,), (6_000_000, 6_000_001), (100, 12_000_001 - 100), (4_000_000,) * 3, (7_000_000, 1, 5_000_000)],
 )
-def test_parts_of_any_sizes_are_joined(options: S3Options, sizes: tuple[int, ...]) -> None:
-    options = replace(options, copy_threshold_bytes=PART_BYTES_MIN, copy_piece_bytes=PART_BYTES_MIN)
-    upload, key = Prefix(fresh_upload()), Key(f"v2/blobs/joined/{len(sizes)}/{sizes[0]}/data")
+@pytest.mark.parametrize("uniform", [False, True])
+def test_parts_of_any_sizes_are_joined(options: S3Options, sizes: tuple[int, ...], uniform: bool) -> None:
+    options = replace(
+        options, copy_threshold_bytes=PART_BYTES_MIN, copy_piece_bytes=PART_BYTES_MIN, uniform_parts=uniform
+    )
+    upload, key = Prefix(fresh_upload()), Key(f"v2/blobs/joined/{uniform}/{len(sizes)}/{sizes[0]}/data")
     parts, start = [], 0
     for number, size in enumerate(sizes):
         parts.append(Part(f"p{number}", size))

@@ -292,7 +292,24 @@ for _store in STORES:
         ),
     }
 
-CASES["blob_store.s3.presign_ttl_secs"] = (60, bucket("blob_store", "presign_seconds"), 60)
+    for _key, _name, _value in (
+        ("max_attempts", "attempts", 7),
+        ("operation_attempt_timeout_secs", "attempt_seconds", 7.0),
+        ("operation_timeout_secs", "operation_seconds", 7.0),
+        ("circuit_breaker_threshold", "breaker_threshold", 7),
+        ("circuit_breaker_cooldown_secs", "breaker_cooldown_seconds", 7.0),
+    ):
+        CASES[f"{_bucket}.{_key}"] = (7, bucket(_store, _name), _value)
+
+for _key, _given, _name, _expected in (
+    ("multipart_part_size", "6MiB", "part_bytes", 6 << 20),
+    ("multipart_uniform_parts", True, "uniform_parts", True),
+    ("multipart_copy_threshold", "1GB", "copy_threshold_bytes", 1_000_000_000),
+    ("multipart_copy_chunk_size", "6MiB", "copy_piece_bytes", 6 << 20),
+    ("multipart_copy_jobs", 7, "copy_jobs", 7),
+    ("presign_ttl_secs", 60, "presign_seconds", 60),
+):
+    CASES[f"blob_store.s3.{_key}"] = (_given, bucket("blob_store", _name), _expected)
 
 PATTERNS = [".".join(pattern) for pattern, _ in keys()]
 

@@ -20,6 +20,11 @@ PROBLEMS = "conformance/runtime/test_configuration_problems.py"
 MIRROR = "property/test_mirror.py"
 DOCUMENTS = "conformance/runtime/test_documents.py"
 REDIS_LEASES = "conformance/contracts/test_redis_leases.py"
+CHUNKED = "conformance/oci/test_chunked_uploads.py"
+IN_A_BUCKET = "conformance/contracts/test_registry_in_a_bucket.py"
+LIMITS = "conformance/contracts/test_bucket_limits.py"
+LISTINGS = "conformance/contracts/test_bucket_listings.py"
+PATIENCE = "conformance/contracts/test_bucket_patience.py"
 REDIRECTS = "conformance/configured/test_redirects.py"
 RELOAD = "conformance/runtime/test_reload.py"
 RELOAD_TLS = "conformance/runtime/test_reload_tls.py"
@@ -146,6 +151,96 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         "a key led out of the root",
         ["conformance/contracts/test_directory_store.py::test_every_effect_refuses_paths_that_lead_out"],
     ),
+    37: (
+        "a blob was longer than what was hashed after an append that failed",
+        [
+            "property/test_upload_sessions.py::test_a_connection_that_breaks_after_any_byte_costs_only_time",
+            f"{IN_A_BUCKET}::test_a_connection_that_breaks_around_the_end_of_a_part_costs_only_time",
+        ],
+    ),
+    38: (
+        "an upload could not be continued after a request that was cut",
+        [
+            f"{CHUNKED}::test_what_arrived_before_a_cut_is_kept_and_can_be_continued",
+            "conformance/crash/test_restart.py::test_an_upload_goes_on_after_a_restart",
+        ],
+    ),
+    39: (
+        "the declared length was believed",
+        [
+            f"{CHUNKED}::test_a_content_range_of_another_length_is_refused_and_nothing_kept",
+            "conformance/server/test_bodies.py::test_an_interrupted_body_is_never_read_as_a_whole_one",
+        ],
+    ),
+    40: (
+        "finishing an upload again emptied the blob",
+        [
+            "conformance/oci/test_push_blobs.py::test_a_retried_put_of_a_completed_upload_succeeds",
+            f"{IN_A_BUCKET}::test_a_connection_that_breaks_around_the_end_of_a_part_costs_only_time",
+        ],
+    ),
+    41: (
+        "blobs of nothing, and of just a part, were special",
+        [
+            "conformance/oci/test_push_blobs.py::test_an_empty_blob_can_be_pushed_in_every_way",
+            f"{IN_A_BUCKET}::test_blobs_around_the_size_of_a_part_are_pushed_in_every_way",
+        ],
+    ),
+    42: (
+        "parts were too small, too large or too many",
+        [
+            f"{LIMITS}::test_parts_of_any_sizes_are_joined_within_the_limits",
+            f"{LIMITS}::test_what_is_larger_than_one_copy_can_be_is_copied_inside_the_store_in_pieces",
+            f"{LIMITS}::test_more_chunks_than_an_object_can_have_parts_become_one",
+            f"{LIMITS}::test_an_upload_of_more_than_ten_thousand_chunks_is_closed",
+            f"{PATIENCE}::test_pieces_that_become_nothing_are_thrown_away",
+        ],
+    ),
+    43: (
+        "a transient error ended uploads of others",
+        [
+            f"{PATIENCE}::test_nothing_of_an_upload_is_removed_while_it_is_not_known_what_there_is",
+            "conformance/contracts/test_bucket_uploads.py::test_what_a_killed_replica_left_open_ends_with_its_upload",
+        ],
+    ),
+    44: (
+        "remains of what failed stayed for good",
+        [
+            f"{PATIENCE}::test_pieces_that_become_nothing_are_thrown_away",
+            "conformance/contracts/test_bucket_uploads.py::test_an_upload_that_is_cancelled_leaves_nothing_open",
+            f"{LIMITS}::test_a_part_that_vanishes_leaves_no_blob",
+        ],
+    ),
+    59: (
+        "a listing that was cut off was taken for complete",
+        [
+            "conformance/contracts/test_bucket.py::test_a_listing_that_may_lack_something_fails",
+            f"{LISTINGS}::test_every_key_is_listed_once_and_in_order",
+            f"{LISTINGS}::test_every_folder_is_listed_once_and_in_order",
+            f"{LISTINGS}::test_names_that_are_shown_again_or_out_of_order_are_a_failure",
+        ],
+    ),
+    60: (
+        "folders that were left showed as tags",
+        ["conformance/contracts/test_store.py::test_every_change_shows_in_the_next_listing"],
+    ),
+    61: (
+        "strange names broke listings",
+        [
+            "conformance/contracts/test_directory_store.py::test_stray_things_are_no_keys_and_no_failures",
+            "conformance/contracts/test_bucket.py::test_what_consoles_show_as_empty_folders_is_no_key",
+            "conformance/crash/test_damage.py::test_strange_files_among_the_data_disturb_nothing",
+        ],
+    ),
+    62: (
+        "what belongs into one store went to the other one",
+        [
+            f"{IN_A_BUCKET}::test_an_image_that_was_pushed_in_chunks_is_pulled",
+            "conformance/configured/test_buckets.py"
+            "::test_metadata_lies_where_the_blobs_are_unless_it_has_a_place_of_its_own",
+            f"{REDIRECTS}::test_content_is_signed_where_it_lies",
+        ],
+    ),
     68: (
         "a lease was released or kept by somebody who did not hold it",
         [
@@ -162,6 +257,19 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             "::test_who_is_sent_to_the_store_finds_there_what_the_registry_would_have_answered",
         ],
     ),
+    91: (
+        "large downloads were cut by a limit on the whole",
+        [f"{PATIENCE}::test_a_value_that_keeps_coming_may_take_any_time"],
+    ),
+    92: (
+        "the circuit breaker stuck, let everybody through, or did not see every call",
+        [
+            "conformance/contracts/test_bucket.py::test_an_open_breaker_lets_one_probe_through_after_a_while",
+            f"{PATIENCE}::test_when_a_store_is_asked_again_one_finds_out_and_the_others_do_not_wait_for_it",
+            f"{PATIENCE}::test_a_store_that_fails_is_spared_by_uploads_copies_and_listings_too",
+        ],
+    ),
+    93: ("all came back at once", [f"{PATIENCE}::test_pauses_between_attempts_grow_and_differ"]),
     94: (
         "a restart of Redis switched the cache off for good",
         [

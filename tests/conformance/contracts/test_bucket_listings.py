@@ -1,0 +1,100 @@
+"""Listings of a store that cuts them off wherever it likes: every name exactly once and in order, or a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from angos.sansio.bucket.listing import list_folders, list_keys, sizes_below
+from angos.sansio.bucket.requests import List, Listed, Terms
+from angos.sansio.effects import ListFolders, ListKeys, Page, Prefix, StorageUnavailable
+
+PREFIX = Prefix("v2/ns/")
+TERMS = Terms("the bucket", 5 << 20, 5 << 30, 5 << 30, 100_000_000, 4, 3, listing_max=4)
+
+# Few characters, so that names begin like each other; those around "/" are what the order of folders stumbles over.
+NAMES = st.sets(st.text("a!-./0", min_size=1, max_size=5).filter(lambda name: "" not in name.split("/")), max_size=12)
+
+
+class Store:
+    """Has these keys. How many of the names that it could show it does show at a time, others decide."""
+
+    def __init__(self, names: set[str], shown: Callable[[int], int]) -> None:
+        self.names = sorted(names)
+        self.shown = shown
+        self.answer: Callable[[Listed], Listed] = lambda listed: listed
+
+    def run(self, plan: Coroutine[Any, Any, Any]) -> Any:
+        """What the plan comes to; its requests are all for listings."""
+        outcome: Any = None
+        while True:
+            try:
+                step = plan.send(outcome)
+            except StopIteration as stop:
+                return stop.value
+            outcome = self.answer(self.listed(step))
+
+    def listed(self, step: List) -> Listed:
+        """Amazon S3 API Reference, ListObjectsV2: what is rolled up counts once, and is never shown twice."""
+        after = step.token or step.after
+        entries: list[str] = []
+        for name in self.names:
+            folder, slash, _ = name.partition("/")
+            entry = f"{folder}/" if step.folders and slash else name
+            # What comes after a key inside a folder is that folder again; after the folder itself it is not.
+            shown_before = entry <= after if step.token or not entry.endswith("/") else name <= after
+            if not shown_before and entry not in entries:
+                entries.append(entry)
+        page = entries[: min(step.limit, self.shown(len(entries)))]
+        more = len(page) < len(entries)
+        token = (page[-1] if page else after) if more else None
+        keys = tuple((entry, 0) for entry in page if not (step.folders and entry.endswith("/")))
+        folders = tuple(entry for entry in page if step.folders and entry.endswith("/"))
+        return Listed(keys, folders, token if token != "" or not more else " ")
+
+
+def pages(store: Store, page: Callable[[str], Page]) -> list[str]:
+    """All names, page by page."""
+    names: list[str] = []
+    for _ in count():
+        found = page(names[-1] if names else "")
+        names += found.names
+        if not found.more:
+            return names
+    raise AssertionError
+
+
+@given(names=NAMES, limit=st.integers(1, 5), data=st.data())
+def test_every_key_is_listed_once_and_in_order(names: set[str], limit: int, data: st.DataObject) -> None:
+    store = Store(names, lambda most: data.draw(st.integers(1, max(most, 1)), label="shown"))
+    found = pages(store, lambda after: store.run(list_keys(ListKeys(PREFIX, after, limit), TERMS)))
+    assert found == sorted(names)
+    assert list(store.run(sizes_below(PREFIX, TERMS))) == sorted(names)
+
+
+@given(names=NAMES, limit=st.integers(1, 5), data=st.data())
+def test_every_folder_is_listed_once_and_in_order(names: set[str], limit: int, data: st.DataObject) -> None:
+    """Folders come in the order of their names, which is not the order of the store."""
+    store = Store(names, lambda most: data.draw(st.integers(1, max(most, 1)), label="shown"))
+    found = pages(store, lambda after: store.run(list_folders(ListFolders(PREFIX, after, limit), TERMS)))
+    assert found == sorted({name.partition("/")[0] for name in names if "/" in name})
+
+
+@given(names=NAMES.filter(lambda names: len(names) > 1), data=st.data())
+def test_names_that_are_shown_again_or_out_of_order_are_a_failure(names: set[str], data: st.DataObject) -> None:
+    """A store that lists otherwise than the registry relies on must not make it miss, or delete, anything."""
+    store = Store(names, lambda most: most)
+    wrong = data.draw(st.sampled_from(["turned round", "twice"]))
+
+    def mixed_up(listed: Listed) -> Listed:
+        keys = listed.keys[::-1] if wrong == "turned round" else listed.keys[:1] + listed.keys
+        return Listed(keys, listed.folders, listed.next_token)
+
+    store.answer = mixed_up
+    with pytest.raises(StorageUnavailable, match="not in order"):
+        store.run(list_keys(ListKeys(PREFIX, "", 100), Terms("the bucket", 1, 1, 1, 1, 1, 1)))

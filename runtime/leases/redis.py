@@ -1,5 +1,8 @@
 """Leases among the requests of all processes that use the same Redis.
 
+A lease lapses in Redis after `LAPSE_SECONDS` at most, however long it was asked for: whoever has it prolongs it, and
+whoever waits for one that a killed process had does not wait for longer.
+
 Those of one process queue up here first, so that for each name one of them at most asks Redis, again and again until it
 is free; a release wakes the next in the queue at once, without a question in between. A lease is prolonged while
 somebody keeps its token, and given back when nobody does: an operation that was abandoned keeps nobody waiting.
@@ -14,7 +17,7 @@ import math
 import random
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CoroutineType
 from weakref import ref
 
@@ -24,6 +27,7 @@ from angos.runtime.leases.local import LocalLeases
 from angos.runtime.redis.server import AWAY_SECONDS, REPLY_SECONDS, RedisAway, RedisServer
 from angos.sansio.effects import AcquireLease, PeerUnavailable, ReleaseLease
 
+LAPSE_SECONDS = 10.0  # a third of it is how often each lease is prolonged
 RETRY_SECONDS = (0.005, 0.025)  # between two questions; drawn, so that processes do not ask in step
 
 _TAKE = """
@@ -71,6 +75,7 @@ class RedisLeases:
 
     async def acquire(self, effect: AcquireLease) -> str | None:
         """`AcquireLease`. Fails with `PeerUnavailable` within about a second when Redis is away."""
+        effect = replace(effect, seconds=min(effect.seconds, LAPSE_SECONDS))
         deadline = current_time() + effect.wait_seconds
         queued = self._queues.acquire(AcquireLease(effect.name, math.inf, effect.wait_seconds))
         place = await queued if isinstance(queued, CoroutineType) else queued

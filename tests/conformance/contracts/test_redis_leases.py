@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from angos.runtime.leases.redis import RedisLeases
+from angos.runtime.leases.redis import LAPSE_SECONDS, RedisLeases
 from angos.runtime.redis.address import parse_redis_url
 from angos.runtime.redis.server import AWAY_SECONDS, REPLY_SECONDS, RedisServer
 from angos.sansio.effects import AcquireLease, PeerUnavailable, ReleaseLease
@@ -119,6 +119,14 @@ async def test_the_lease_of_a_process_that_died_lapses(redis: RedisProcess) -> N
             token = await one.acquire(AcquireLease("a", 0.3, 0))
         assert token is not None  # kept beyond the end of what prolongs it
         assert await other.acquire(AcquireLease("a", 1, 10)) is not None
+
+
+async def test_a_lease_that_was_asked_for_an_hour_lapses_soon_after_its_process_died(redis: RedisProcess) -> None:
+    async with replica(redis.url) as leases:
+        token = await leases.acquire(AcquireLease("a", 3600, 0))
+        left = redis.command("PTTL", "angos:lease:a")
+        assert token is not None
+    assert 0 < int(left[1:]) <= 1000 * LAPSE_SECONDS
 
 
 async def test_a_lease_that_is_lost_is_told_and_free_for_others(

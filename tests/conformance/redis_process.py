@@ -34,12 +34,13 @@ def redis_program() -> Path:
 class RedisProcess:
     """A server that keeps nothing on a disk, on the same port of the loopback address each time it starts."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, password: str = "") -> None:
         self._folder = folder
+        self._password = password
         self._options = options
         self._program = redis_program()
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         self.start()
 
     def __enter__(self) -> Self:
@@ -55,7 +56,8 @@ class RedisProcess:
 
     def start(self) -> None:
         """Empty, and ready on return."""
-        command = [str(self._program), "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", *self._options]
+        options = [*self._options, *(["--requirepass", self._password] if self._password else [])]
+        command = [str(self._program), "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", *options]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
         ends = time.monotonic() + PATIENCE_SECONDS
@@ -89,6 +91,9 @@ class RedisProcess:
     def command(self, *words: str) -> bytes:
         """The reply to a command as it comes over the wire, by a connection of its own."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS) as connection:
+            if self._password:
+                connection.sendall(b"".join((b"*2\r\n", _bulk("AUTH"), _bulk(self._password))))
+                assert connection.recv(65536) == b"+OK\r\n"
             connection.sendall(f"*{len(words)}\r\n".encode() + b"".join(map(_bulk, words)))
             return connection.recv(65536)
 
@@ -97,7 +102,7 @@ class RedisProcess:
         return self.command("EXISTS", key) == b":1\r\n"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Not one of those that the system gives to whoever takes any: it has to be free again after a restart, too."""
     while True:
         port = random.randrange(10_000, 32_000)

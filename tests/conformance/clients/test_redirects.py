@@ -13,9 +13,10 @@ from angos.runtime.stores.s3.options import S3Options
 from tests.conformance.clients.conftest import Program
 from tests.conformance.clients.oci_layout import content_of, image_layout, named_digest
 from tests.conformance.configured.configured_registry import ConfiguredRegistry
-from tests.conformance.contracts.s3 import KEYS, make_bucket, s3_server
+from tests.conformance.contracts.s3 import s3_server
 from tests.conformance.contracts.s3_proxy import S3Proxy
 from tests.conformance.oci.repository import Repository
+from tests.conformance.s3_process import KEYS, make_bucket
 
 pytestmark = pytest.mark.xdist_group("clients-redirects")
 

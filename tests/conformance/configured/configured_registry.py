@@ -32,11 +32,15 @@ class ConfiguredRegistry(RegistryProcess):
     @classmethod
     def configured(cls, folder: Path, document: Document, program: Sequence[str] = REGISTRY) -> Self:
         """Start a server and wait until it says that it listens."""
-        file = file_with(folder, written(_with_defaults(document)))
+        return cls.of_files(folder, [file_with(folder, written(_with_defaults(document)))], program)
+
+    @classmethod
+    def of_files(cls, folder: Path, files: Sequence[Path], program: Sequence[str] = REGISTRY) -> Self:
+        """The same with configuration files that are there already, the last one winning."""
         log_path = folder / "log"
-        with log_path.open("wb") as log:
+        with log_path.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, *program, "server", "-c", str(file)],
+                [sys.executable, *program, "server", *(word for file in files for word in ("-c", str(file)))],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

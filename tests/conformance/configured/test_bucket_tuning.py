@@ -16,11 +16,12 @@ from angos.runtime.stores.s3.options import S3Options
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start, refusal
 from tests.conformance.configured.coverage import changes_with
 from tests.conformance.configured.test_buckets import STORES, bucket
-from tests.conformance.contracts.s3 import KEYS, make_bucket, s3_server
+from tests.conformance.contracts.s3 import s3_server
 from tests.conformance.contracts.s3_proxy import HANG_UP, S3Proxy, Seen, problem
 from tests.conformance.http_client import Answer
 from tests.conformance.oci.content import bytes_of
 from tests.conformance.oci.repository import Repository
+from tests.conformance.s3_process import KEYS, make_bucket
 
 pytestmark = pytest.mark.xdist_group("configured-bucket-tuning")
 

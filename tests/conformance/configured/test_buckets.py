@@ -25,12 +25,13 @@ from angos.sansio.secret import Secret
 from tests.conformance.certificates import Authority
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start, merged, refusal
 from tests.conformance.configured.coverage import changes_with
-from tests.conformance.contracts.s3 import KEYS, make_bucket, s3_server
+from tests.conformance.contracts.s3 import s3_server
 from tests.conformance.contracts.s3_proxy import S3Proxy, Seen
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import stored_files
 from tests.conformance.runtime.example_configuration import file_with, written
 from tests.conformance.runtime.reloading import replace_file, wait_for
+from tests.conformance.s3_process import KEYS, make_bucket
 
 pytestmark = pytest.mark.xdist_group("configured-buckets")
 

@@ -19,12 +19,13 @@ from angos.runtime.stores.s3.options import S3Options
 from angos.sansio.trace import read_operation_trace
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start
 from tests.conformance.configured.coverage import changes_with
-from tests.conformance.contracts.s3 import KEYS, make_bucket, s3_server
+from tests.conformance.contracts.s3 import s3_server
 from tests.conformance.http_client import Answer
 from tests.conformance.oci.content import OCI_MANIFEST
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.runtime.example_configuration import file_with, written
+from tests.conformance.s3_process import KEYS, make_bucket
 
 pytestmark = pytest.mark.xdist_group("configured-redirects")
 

@@ -1,0 +1,158 @@
+"""A server of S3 (ministack, an emulator from a package of the test extra) as a process for tests to ill-treat."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+import anyio
+
+from angos.runtime.client.url import parse_url
+from angos.runtime.stores.s3 import objects
+from angos.runtime.stores.s3.bucket import Asked, Bucket
+from angos.runtime.stores.s3.carrying_out import carry_out
+from angos.runtime.stores.s3.options import Credentials, S3Options
+from angos.sansio.bucket.listing import sizes_below, uploads_below
+from angos.sansio.bucket.requests import Get
+from angos.sansio.effects import Prefix
+from angos.sansio.secret import Secret
+from tests.conformance.redis_process import free_port
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 30.0
+KEYS = Credentials("AKIDANGOSTEST", Secret("not-really-a-secret"))
+
+
+class S3Process:
+    """Keeps its objects in a folder, so that they survive its end, and listens on the same port each time it starts.
+
+    A multipart upload that is not complete is forgotten when it ends.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        try:
+            self.start()
+        except AssertionError:  # somebody else has taken the port in between, perhaps
+            self.port = free_port()
+            self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def url(self) -> str:
+        """The endpoint."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Ready on return, with everything that was stored before."""
+        own = {
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(self.port),
+            "SERVICES": "s3",
+            "HOME": str(self._folder),
+            "AWS_ACCESS_KEY_ID": KEYS.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": KEYS.secret_key.value,
+            "S3_PERSIST": "1",
+            "S3_DATA_DIR": str(self._folder / "s3"),
+        }
+        with (self._folder / "s3.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ministack"],
+                cwd=self._folder,
+                env={**os.environ, **own},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        ends = time.monotonic() + PATIENCE_SECONDS
+        while self._process.poll() is None and time.monotonic() < ends:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=PATIENCE_SECONDS),
+            ):
+                return
+            time.sleep(0.02)
+        self.kill()
+        raise AssertionError(f"it does not start:\n{(self._folder / 's3.log').read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """At once; what it has answered is kept."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Connections stay, and whatever is sent is taken and not answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on with everything that has been sent meanwhile."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def bucket(self, name: str, key_prefix: str = "") -> StoredBucket:
+        """A bucket there, which has to be made before it is used."""
+        return StoredBucket(S3Options(parse_url(self.url), name, "us-east-1", key_prefix, KEYS))
+
+
+class StoredBucket:
+    """What lies in a bucket, past the registry."""
+
+    def __init__(self, options: S3Options) -> None:
+        self.options = options
+
+    def make(self) -> None:
+        """Create it."""
+        anyio.run(make_bucket, self.options)
+
+    def sizes(self) -> dict[str, int]:
+        """Every key and its size in bytes."""
+        return self._with(lambda bucket: carry_out(bucket, sizes_below(Prefix(""), bucket.terms)))
+
+    def open_uploads(self) -> list[tuple[str, str]]:
+        """The multipart uploads that have neither been completed nor aborted: key and id."""
+        return self._with(lambda bucket: carry_out(bucket, uploads_below(Prefix(""), bucket.terms)))
+
+    def read(self, key: str) -> bytes:
+        """An object that must be there."""
+        value = self._with(lambda bucket: objects.get(bucket, Get(key)))
+        assert value is not None, f"{key} is not there"
+        return value
+
+    def _with(self, work: Callable[[Bucket], Awaitable[T]]) -> T:
+        async def run() -> T:
+            bucket = Bucket(self.options)
+            try:
+                return await work(bucket)
+            finally:
+                await bucket.close()
+
+        return anyio.run(run)
+
+
+async def make_bucket(options: S3Options) -> None:
+    """Create the bucket that the options name."""
+    bucket = Bucket(options)
+    document = f"""<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+        <LocationConstraint>{options.region}</LocationConstraint></CreateBucketConfiguration>""".encode()
+    body = () if options.region == "us-east-1" else (memoryview(document),)
+    await bucket.ask(Asked("making the bucket", "PUT", body=body))
+    await bucket.close()

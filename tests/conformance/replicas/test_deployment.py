@@ -1,0 +1,95 @@
+"""`deploy/compose`: what can be said about it without containers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped,unused-ignore]
+
+from tests.conformance.replicas.replica_set import CONFIGURATION, DEPLOYMENT, PASSWORD, make_secrets
+
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+
+
+def test_the_configuration_with_its_secrets_passes_the_check(tmp_path: Path) -> None:
+    secrets = make_secrets(tmp_path / "secrets")
+    command = [sys.executable, "-m", "angos.runtime", "check", "-c", str(CONFIGURATION), "-c", str(secrets)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # Inside the network of the containers nothing is encrypted, which the README tells to change for production.
+    warned = [line.removeprefix("angos: warning: ").partition(": ")[0] for line in done.stderr.splitlines()]
+    assert warned == ["blob_store.s3.endpoint", "cache.redis.url"], done.stderr
+    for secret in _secrets(tomllib.loads(secrets.read_text())):
+        assert secret not in done.stdout
+
+
+def test_the_file_without_the_secrets_holds_none() -> None:
+    assert not list(_secrets(tomllib.loads(CONFIGURATION.read_text())))
+
+
+def _secrets(document: dict[str, Any]) -> list[str]:
+    found = []
+    for key, value in document.items():
+        if isinstance(value, dict):
+            found += _secrets(value)
+        elif key in ("secret_key", "password", "url"):
+            found.append(value)
+    return found
+
+
+def test_secrets_are_made_once_are_different_each_time_and_fit_each_other(tmp_path: Path) -> None:
+    one, two = (tomllib.loads(make_secrets(tmp_path / name).read_text()) for name in ("one", "two"))
+    assert not set(_secrets(one)) & set(_secrets(two))
+    assert one["blob_store"]["s3"]["secret_key"] == (tmp_path / "one" / "s3-password").read_text()
+    assert one["blob_store"]["s3"]["access_key_id"] == (tmp_path / "one" / "s3-user").read_text()
+    password = (tmp_path / "one" / "valkey.conf").read_text().split()[1]
+    assert one["cache"]["redis"]["url"] == one["leases"]["redis"]["url"] == f"redis://:{password}@valkey:6379"
+    assert (tmp_path / "one").stat().st_mode & 0o777 == 0o700
+    used = {secret["file"] for secret in COMPOSE["secrets"].values()}
+    used |= {volume.split(":")[0] for volume in SERVICES["replica-1"]["volumes"] if volume.startswith("./secrets/")}
+    assert {f"./secrets/{path.name}" for path in (tmp_path / "one").iterdir()} == used
+    again = subprocess.run(
+        [DEPLOYMENT / "make-secrets"],
+        input=PASSWORD,
+        env={**os.environ, "SECRETS": str(tmp_path / "one")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "exists already" in again.stderr
+
+
+def test_every_name_that_the_files_use_for_each_other_exists() -> None:
+    configuration = tomllib.loads(CONFIGURATION.read_text())
+    assert configuration["blob_store"]["s3"]["endpoint"] == "http://s3:9000"
+    assert {"s3", "valkey"} <= SERVICES.keys()
+    assert f"store/{configuration['blob_store']['s3']['bucket']}" in SERVICES["make-bucket"]["command"][0]
+    (subnet,) = (each["subnet"] for each in COMPOSE["networks"]["inside"]["ipam"]["config"])
+    assert configuration["global"]["trusted_proxies"] == [subnet]
+    balanced = [line.split() for line in (DEPLOYMENT / "haproxy.cfg").read_text().splitlines() if " server " in line]
+    replicas = [f"{name}:{configuration['server']['port']}" for name in SERVICES if name.startswith("replica-")]
+    assert [words[2] for words in balanced if words[0] == "server"] == replicas
+    assert len(replicas) == 3
+    for service in SERVICES.values():
+        assert set(service.get("secrets", ())) <= COMPOSE["secrets"].keys()
+        assert set(service.get("depends_on", ())) <= SERVICES.keys()
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or source.startswith("./secrets/") or (DEPLOYMENT / source).exists()
+    for name, secret in COMPOSE["secrets"].items():
+        assert secret["file"] == f"./secrets/{name}"
+
+
+def test_nothing_but_the_balancer_is_published_and_nothing_runs_without_a_check() -> None:
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["balancer"]
+    for name in ("replica-1", "replica-2", "replica-3", "s3", "valkey"):
+        assert SERVICES[name]["healthcheck"]["test"]
+    drain_seconds = 30  # the default of server.drain_seconds
+    assert int(SERVICES["replica-1"]["stop_grace_period"].removesuffix("s")) > drain_seconds

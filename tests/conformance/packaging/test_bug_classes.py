@@ -26,6 +26,7 @@ LIMITS = "conformance/contracts/test_bucket_limits.py"
 LISTINGS = "conformance/contracts/test_bucket_listings.py"
 PATIENCE = "conformance/contracts/test_bucket_patience.py"
 REDIRECTS = "conformance/configured/test_redirects.py"
+REPLICAS = "conformance/replicas/test_three_replicas.py"
 RELOAD = "conformance/runtime/test_reload.py"
 RELOAD_TLS = "conformance/runtime/test_reload_tls.py"
 
@@ -156,6 +157,8 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         [
             "property/test_upload_sessions.py::test_a_connection_that_breaks_after_any_byte_costs_only_time",
             f"{IN_A_BUCKET}::test_a_connection_that_breaks_around_the_end_of_a_part_costs_only_time",
+            f"{REPLICAS}::test_connections_are_cut_in_the_middle_of_requests",
+            f"{REPLICAS}::test_several_push_while_everything_is_restarted",
         ],
     ),
     38: (
@@ -163,6 +166,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         [
             f"{CHUNKED}::test_what_arrived_before_a_cut_is_kept_and_can_be_continued",
             "conformance/crash/test_restart.py::test_an_upload_goes_on_after_a_restart",
+            f"{REPLICAS}::test_a_replica_is_killed_in_the_middle_of_a_chunk",
         ],
     ),
     39: (
@@ -209,6 +213,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             f"{PATIENCE}::test_pieces_that_become_nothing_are_thrown_away",
             "conformance/contracts/test_bucket_uploads.py::test_an_upload_that_is_cancelled_leaves_nothing_open",
             f"{LIMITS}::test_a_part_that_vanishes_leaves_no_blob",
+            f"{REPLICAS}::test_redis_is_restarted_in_the_middle_of_a_chunk",
         ],
     ),
     59: (

@@ -1,27 +1,84 @@
-"""One server for each loop and test session; every test has repositories of its own in it."""
+"""One server for each loop, each kind of store and each test session; every test has repositories of its own in it."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.conformance.configured.configured_registry import ConfiguredRegistry
 from tests.conformance.http_client import Client
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import RegistryProcess
+from tests.conformance.s3_process import S3Process
 
 _counter = itertools.count()
 
+EVERY_STORE = "ANGOS_TEST_EVERY_STORE"
+"""When it is set, every test runs with each of `ON_BUCKETS`, which takes three minutes more of one core."""
+ON_DIRECTORIES = ("asyncio", "trio")
+ON_BUCKETS = ("all-in-a-bucket", "blobs-in-a-bucket", "metadata-in-a-bucket")
+_ON_EACH = {"test_chunked_uploads", "test_data_sets", "test_mounts"}
+"""Files whose tests run with all three always: there it matters most what lies where."""
+_LONG = {"test_a_page_has_a_thousand_tags_unless_asked_otherwise"}  # half a minute on a bucket
 
-@pytest.fixture(scope="session", params=["asyncio", "trio"])
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """An emulator of S3 answers slowly: unless more is asked for, each test runs with one of `ON_BUCKETS`."""
+    if os.environ.get(EVERY_STORE):
+        return
+    left_out = [item for item in items if not _runs_always(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _runs_always(item)]
+
+
+def _runs_always(item: pytest.Item) -> bool:
+    call: Any = getattr(item, "callspec", None)
+    store = "" if call is None else call.params.get("registry")
+    if store not in ON_BUCKETS or item.path.stem in _ON_EACH:
+        return True
+    test = item.nodeid.replace(store, "")
+    return ON_BUCKETS[zlib.crc32(test.encode()) % 3] == store and getattr(item, "originalname", "") not in _LONG
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Process]:
+    """For all registries on buckets."""
+    with S3Process(tmp_path_factory.mktemp("s3"), keeps=False) as s3:
+        yield s3
+
+
+@pytest.fixture(scope="session", params=[*ON_DIRECTORIES, *ON_BUCKETS])
 def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
     """A running registry that all tests of the session share."""
-    registry = RegistryProcess.start(tmp_path_factory.mktemp("registry") / "data", loop=request.param)
+    if request.param in ON_BUCKETS:
+        s3: S3Process = request.getfixturevalue("s3")
+        registry = _on_buckets(request.param, tmp_path_factory.mktemp("buckets"), s3)
+    else:
+        registry = RegistryProcess.start(tmp_path_factory.mktemp("registry") / "data", loop=request.param)
     yield registry
     registry.stop()
+
+
+def _on_buckets(what: str, folder: Path, s3: S3Process) -> RegistryProcess:
+    stores: dict[str, Any] = {
+        name: {"fs": {"root_dir": str(folder / name)}} for name in ("blob_store", "metadata_store")
+    }
+    for name in stores:
+        if what.startswith(("all", name.partition("_")[0])):
+            bucket = s3.bucket(f"{folder.name}-{name.replace('_', '-')}")
+            bucket.make()
+            stores[name] = {"s3": bucket.table()}
+    # Every byte through the registry: redirects have tests of their own.
+    plain = {"enable_blob_redirect": False, "enable_manifest_redirect": False}
+    return ConfiguredRegistry.configured(folder, {"global": plain, **stores})
 
 
 @pytest.fixture

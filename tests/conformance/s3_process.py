@@ -35,11 +35,12 @@ KEYS = Credentials("AKIDANGOSTEST", Secret("not-really-a-secret"))
 class S3Process:
     """Keeps its objects in a folder, so that they survive its end, and listens on the same port each time it starts.
 
-    A multipart upload that is not complete is forgotten when it ends.
+    A multipart upload that is not complete is forgotten when it ends; without `keeps` all of it is, which is faster.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = True) -> None:
         self._folder = folder
+        self._keeps = keeps
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         try:
@@ -68,7 +69,7 @@ class S3Process:
             "HOME": str(self._folder),
             "AWS_ACCESS_KEY_ID": KEYS.access_key_id,
             "AWS_SECRET_ACCESS_KEY": KEYS.secret_key.value,
-            "S3_PERSIST": "1",
+            "S3_PERSIST": str(int(self._keeps)),
             "S3_DATA_DIR": str(self._folder / "s3"),
         }
         with (self._folder / "s3.log").open("ab") as log:
@@ -118,6 +119,16 @@ class StoredBucket:
 
     def __init__(self, options: S3Options) -> None:
         self.options = options
+
+    def table(self) -> dict[str, str]:
+        """The configuration of a store in it."""
+        return {
+            "endpoint": self.options.endpoint.origin,
+            "bucket": self.options.bucket,
+            "region": self.options.region,
+            "access_key_id": KEYS.access_key_id,
+            "secret_key": KEYS.secret_key.value,
+        }
 
     def make(self) -> None:
         """Create it."""

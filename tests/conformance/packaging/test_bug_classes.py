@@ -244,6 +244,8 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             "conformance/configured/test_buckets.py"
             "::test_metadata_lies_where_the_blobs_are_unless_it_has_a_place_of_its_own",
             f"{REDIRECTS}::test_content_is_signed_where_it_lies",
+            "conformance/oci/test_data_sets.py",
+            "conformance/oci/test_referrers.py",
         ],
     ),
     68: (

@@ -81,6 +81,8 @@ class Staging:
         self._buffer: memoryview | None = None
         self._filled = 0
         self._buffers_max = 1
+        self._spare: memoryview | None = None
+        """A buffer whose piece has been sent: using it again costs less than another one."""
         self._sending = 0
         self._sent_one = Event()
         self._sent_bytes = 0
@@ -160,7 +162,11 @@ class Staging:
                 raise self.failure
         options = self._bucket.options
         size = options.part_bytes if options.uniform_parts else piece_bytes(self._sent_bytes, options.part_bytes)
-        self._buffer, self._filled = memoryview(mmap.mmap(-1, size)), 0
+        buffer, self._spare = self._spare, None
+        if buffer is None or len(buffer) != size:
+            # Private: pages that could be shared with other processes take longer to come and to go.
+            buffer = memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self._buffer, self._filled = buffer, 0
 
     async def _send_buffer(self) -> None:
         if self._upload_id is None:
@@ -173,18 +179,20 @@ class Staging:
                 f"creating {self._key}: one object cannot have more than {PIECES_MAX} parts; make multipart_part_size"
                 " larger, or leave out multipart_uniform_parts"
             )
-        piece, self._buffer = self._buffer[: self._filled], None
-        self._sent_bytes += len(piece)
+        buffer, self._buffer = self._buffer, None
+        self._sent_bytes += self._filled
         self._sending += 1
-        self.tasks.start_soon(self._send, PutPiece(self._key, self._upload_id, self._numbers, (piece,)))
+        piece = PutPiece(self._key, self._upload_id, self._numbers, (buffer[: self._filled],))
+        self.tasks.start_soon(self._send, piece, buffer)
 
-    async def _send(self, piece: PutPiece) -> None:
+    async def _send(self, piece: PutPiece, buffer: memoryview) -> None:
         try:
             self._tags[piece.number] = await multipart.put(self._bucket, piece)
         except Exception as error:
             self.failure = self.failure or error
         finally:
             self._sending -= 1
+            self._spare = buffer
             self._sent_one.set()
 
     async def send_rest(self) -> None:
@@ -217,7 +225,7 @@ class Staging:
 
     def release(self) -> None:
         """Give back what other uploads may use."""
-        self._buffer = None
+        self._buffer = self._spare = None
         if self._buffers_max == 2:
             self._buffers_max = 1
             _second_buffers.release()

@@ -14,7 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import access, images, large_blobs, listings, memory, rules, simulation, small_requests, starting
+from benchmarks import (
+    access,
+    buckets,
+    images,
+    large_blobs,
+    listings,
+    memory,
+    rules,
+    simulation,
+    small_requests,
+    starting,
+)
 from benchmarks.client import Unexpected
 from benchmarks.machine import Unfit, describe, install_missing, require_space, take_cores
 from benchmarks.result import Result, markdown
@@ -34,7 +45,7 @@ class Family:
 
 FAMILIES = [
     Family(module.ROWS, module.PROGRAMS, module.measure)
-    for module in (small_requests, access, large_blobs, images, memory, starting, listings, rules, simulation)
+    for module in (small_requests, access, large_blobs, images, memory, buckets, starting, listings, rules, simulation)
 ]
 
 

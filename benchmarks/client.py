@@ -110,12 +110,18 @@ class Connection:
 
 def wait_until_answering(port: int, process: subprocess.Popen[bytes], patience_seconds: float = 20.0) -> None:
     """Return after the first answer to GET /v2/; raises `Unexpected` when none comes in time or the server ended."""
+    wait_until_listening(port, process, patience_seconds)
+    with Connection(port) as connection:
+        connection.ask("GET", "/v2/", (200, 401))
+
+
+def wait_until_listening(port: int, process: subprocess.Popen[bytes], patience_seconds: float = 20.0) -> None:
+    """Return when connections are accepted; raises `Unexpected` when none is in time or the server ended."""
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            with Connection(port) as connection:
-                connection.ask("GET", "/v2/", (200, 401))
-            return
+            with Connection(port):
+                return
         except ConnectionRefusedError:
             if process.poll() is not None:
                 raise Unexpected(f"the server for port {port} ended with status {process.returncode}") from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from benchmarks.client import Connection, close_upload, open_upload, patch_upload
 from benchmarks.content import Content, ContentMaker
@@ -40,6 +42,12 @@ def measure(settings: Settings) -> list[Result]:
 
 
 def _largest_while_transferring(server: Server, maker: ContentMaker, stored: Content) -> float:
+    uploads = [partial(_upload, server, maker.make(), number % 2 == 0) for number in range(_EACH)]
+    return largest_while(server, [*uploads, *[partial(_download, server, stored)] * _EACH])
+
+
+def largest_while(server: Server, jobs: Sequence[Callable[[], None]]) -> float:
+    """Resident memory in MiB, the largest of all samples while these go on, each in a thread of its own."""
     samples: list[float] = []
     ended = threading.Event()
 
@@ -50,11 +58,9 @@ def _largest_while_transferring(server: Server, maker: ContentMaker, stored: Con
     sampler = threading.Thread(target=sample)
     sampler.start()
     try:
-        with ThreadPoolExecutor(2 * _EACH) as pool:
-            uploads = [pool.submit(_upload, server, maker.make(), number % 2 == 0) for number in range(_EACH)]
-            downloads = [pool.submit(_download, server, stored) for _ in range(_EACH)]
-            for transfer in uploads + downloads:
-                transfer.result()
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            for running in [pool.submit(job) for job in jobs]:
+                running.result()
     finally:
         ended.set()
         sampler.join()

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.client import Unexpected, wait_until_answering
+from benchmarks.client import Unexpected, wait_until_answering, wait_until_listening
 from benchmarks.machine import Cores, find_program
 
 DOCKER_REGISTRY = """\
@@ -22,6 +22,15 @@ storage:
   filesystem: {{rootdirectory: {root}}}
   delete: {{enabled: true}}
 http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+IN_BUCKET = """\
+[blob_store.s3]
+endpoint = "http://127.0.0.1:{port}"
+bucket = "registry"
+region = "us-east-1"
+access_key_id = "benchmark"
+secret_key = "not-really-a-secret"
 """
 
 NGINX = """\
@@ -66,6 +75,10 @@ class Server:
         """Resident memory, summed over the process and its descendants."""
         return sum(_resident_kib(pid) for pid in _with_descendants(self.process.pid)) / 1024
 
+    def processor_seconds(self) -> float:
+        """Time of processors that the process and its descendants have used so far."""
+        return sum(_processor_ticks(pid) for pid in _with_descendants(self.process.pid)) / os.sysconf("SC_CLK_TCK")
+
     def remove_large_files(self) -> None:
         """Give the disk back what pushes of large blobs took. Only for servers that are not asked for them again."""
         for path in self.root.rglob("*"):
@@ -85,6 +98,35 @@ def angos_command(root: Path, port: int, *arguments: str) -> list[str]:
     """The command line behind `make run`."""
     options = ["--host", "127.0.0.1", "--port", str(port), "--root", str(root)]
     return [sys.executable, "-m", "angos.runtime", "server", *options, *arguments]
+
+
+@contextmanager
+def angos_in_bucket(cores: Cores, root: Path, sink_port: int, *lines: str) -> Iterator[Server]:
+    """This project's server, blobs and metadata in a bucket; `lines` are more of its configuration."""
+    port, configuration = free_port(), root.with_suffix(".toml")
+    configuration.write_text("\n".join([IN_BUCKET.format(port=sink_port), *lines]))
+    options = ["-c", str(configuration), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "angos.runtime", "server", *options]
+    with _running("angos", cores, port, root, command) as server:
+        yield server
+
+
+@contextmanager
+def s3_sink(cores: Cores) -> Iterator[int]:
+    """A server of S3 that forgets large bodies, on the core of the load. Its port."""
+    port = free_port()
+    process = subprocess.Popen(
+        pinned(cores.load, [sys.executable, "-m", "benchmarks.sink", str(port)]),
+        cwd=Path(__file__).parents[1],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        wait_until_listening(port, process)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
@@ -165,6 +207,11 @@ def _with_descendants(pid: int) -> list[int]:
             with suppress(FileNotFoundError):  # threads come and go
                 found.extend(int(child) for child in (task / "children").read_text().split())
     return found
+
+
+def _processor_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])  # utime and stime: proc(5)
 
 
 def _resident_kib(pid: int) -> int:

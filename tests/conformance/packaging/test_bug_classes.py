@@ -216,6 +216,10 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             f"{REPLICAS}::test_redis_is_restarted_in_the_middle_of_a_chunk",
         ],
     ),
+    48: (
+        "bodies were held in memory whole",
+        ["conformance/configured/test_bucket_memory.py::test_long_uploads_side_by_side_take_the_memory_of_their_parts"],
+    ),
     59: (
         "a listing that was cut off was taken for complete",
         [

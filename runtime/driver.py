@@ -17,8 +17,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 from anyio import CancelScope, create_task_group, current_time
 from anyio.lowlevel import checkpoint
-from anyio.to_thread import run_sync
 
+from angos.runtime.threads import run_in_thread
 from angos.sansio.effects import (
     Effect,
     EffectError,
@@ -137,11 +137,12 @@ async def _go_to_thread(
     A cancellation is noticed before and after, never in the middle of these steps.
     """
     try:
-        return await run_sync(_take_in_thread, operation, step, in_thread)
+        return await run_in_thread(_take_in_thread, operation, step, in_thread)
     except (Exception, GeneratorExit):  # out of the operation itself; or we are abandoned, and the thread still has it
         raise
     except BaseException:
-        await _clean_up(operation, performer, cleanup_seconds)
+        if not operation.has_ended:
+            await _clean_up(operation, performer, cleanup_seconds)
         raise
 
 

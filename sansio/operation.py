@@ -61,6 +61,11 @@ class Operation(Generic[T]):
         """Drop it as a crash would: no clean-up effect gets out."""
         self._coroutine.close()
 
+    @property
+    def has_ended(self) -> bool:
+        """True when it has given its value, has failed, or was abandoned."""
+        return self._coroutine.cr_frame is None
+
     def where(self) -> str:
         """The suspended call chain with line numbers: ``put_manifest:46 > push_tag:51``."""
         frames: list[str] = []

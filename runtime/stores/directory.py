@@ -16,15 +16,15 @@ from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 from anyio import CancelScope
-from anyio.to_thread import run_sync
 
 from angos.runtime.driver import InThread
 from angos.runtime.hashing import Hasher, hex_of
 from angos.runtime.stores.disk import Disk
-from angos.runtime.stores.disk_steps import DiskPlan, check_cancelled_here, storage_error
+from angos.runtime.stores.disk_steps import DiskPlan, storage_error
 from angos.runtime.stores.folder_listings import ON_LOOP_ENTRIES, FolderListings, Patience, TooLong
 from angos.runtime.stores.received_file import ReceivedFile
 from angos.runtime.stores.remembered_values import RememberedValues, stamp_of
+from angos.runtime.threads import check_cancelled, run_in_thread
 from angos.sansio.disk import plans
 from angos.sansio.effects import (
     CreateKeys,
@@ -221,23 +221,23 @@ class DirectoryStore:
 
     def create_keys(self, effect: CreateKeys) -> Later[tuple[bool, ...]]:
         """`CreateKeys`."""
-        return run_sync(self._create_keys, effect)
+        return run_in_thread(self._create_keys, effect)
 
     def delete_keys(self, effect: DeleteKeys) -> Later[None]:
         """`DeleteKeys`."""
-        return run_sync(self._delete_keys, effect)
+        return run_in_thread(self._delete_keys, effect)
 
     def promote_parts(self, effect: PromoteParts) -> Later[bool]:
         """`PromoteParts`."""
-        return run_sync(self._promote_parts, effect)
+        return run_in_thread(self._promote_parts, effect)
 
     def discard_part(self, effect: DiscardPart) -> Later[None]:
         """`DiscardPart`."""
-        return run_sync(self._discard_part, effect)
+        return run_in_thread(self._discard_part, effect)
 
     def discard_upload(self, effect: DiscardUpload) -> Later[None]:
         """`DiscardUpload`."""
-        return run_sync(self._discard_upload, effect)
+        return run_in_thread(self._discard_upload, effect)
 
     def _create_keys(self, effect: CreateKeys) -> tuple[bool, ...]:
         return self._run("creating keys", plans.create_keys(effect, self._folders))
@@ -264,13 +264,13 @@ class DirectoryStore:
         staging = _Staging(self._disk, self._folders, effect)
         try:
             whole = await body.receive(staging, effect.size_max)
-            return await run_sync(staging.finish, whole)
+            return await run_in_thread(staging.finish, whole)
         except GeneratorExit:
             staging.discard()
             raise
         except BaseException as error:
             with CancelScope(shield=True):
-                await run_sync(staging.discard)
+                await run_in_thread(staging.discard)
             if isinstance(error, OSError):
                 self._forget_if_folders_vanished(error)
                 raise storage_error("storing a part of an upload", error) from error
@@ -389,7 +389,7 @@ def _hash_files(paths: Sequence[str], parts: Sequence[Part], algorithm: str) -> 
             while count := os.readv(descriptor, [buffer]):
                 hasher.update(buffer[:count])
                 size += count
-                check_cancelled_here()
+                check_cancelled()
         finally:
             os.close(descriptor)
         if size != part.size:  # lost in a crash: as good as missing
@@ -399,6 +399,6 @@ def _hash_files(paths: Sequence[str], parts: Sequence[Part], algorithm: str) -> 
 
 async def _in_thread(doing: str, work: Callable[[], T]) -> T:
     try:
-        return await run_sync(work)
+        return await run_in_thread(work)
     except OSError as error:
         raise storage_error(doing, error) from error

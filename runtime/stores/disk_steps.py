@@ -8,12 +8,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, Literal, TypeVar
-
-from anyio.from_thread import check_cancelled
+from typing import Any, Generic, TypeVar
 
 from angos.runtime.stores.disk import Disk, remove_if_there
 from angos.runtime.stores.received_file import ReceivedFile
+from angos.runtime.threads import check_cancelled
 from angos.sansio.disk.plans import ROOT
 from angos.sansio.disk.steps import (
     CopyFiles,
@@ -151,14 +150,12 @@ class DiskPlan(Generic[T]):
 
     # --- the steps ----------------------------------------------------------------------------------------------------
 
-    def make_folder(self, step: MakeFolder) -> Literal["made", "exists", "no parent"]:
+    def make_folder(self, step: MakeFolder) -> bool:
         try:
             os.mkdir(self._full(step.path))
         except FileExistsError:
-            return "exists"
-        except FileNotFoundError:
-            return "no parent"
-        return "made"
+            return False
+        return True
 
     def name_temporary(self, step: NameTemporary) -> Path:
         path = self._disk.temporary()
@@ -201,7 +198,7 @@ class DiskPlan(Generic[T]):
         source = os.open(source_full, os.O_RDONLY | os.O_CLOEXEC)
         try:
             while copy_some(source, target):
-                check_cancelled_here()
+                check_cancelled()
         finally:
             os.close(source)
 
@@ -295,11 +292,3 @@ def copy_some(source: int, target: int) -> int:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     return os.sendfile(target, source, None, COPY_BYTES)
-
-
-def check_cancelled_here() -> None:
-    """Raise the loop's cancellation in a worker thread whose caller is cancelled; nothing in any other thread."""
-    try:
-        check_cancelled()
-    except RuntimeError:  # not a worker thread of anyio
-        return

@@ -186,20 +186,14 @@ class _Wave:
     async def use(self, folder: Path) -> None:
         """Make sure that the folder is there, and note what has to be synced for a name in it to count."""
         self._to_sync[folder] = None
-        if folder in self._used or self._folders.knows(folder):
-            return
-        if await MakeFolder(folder) == "no parent":
-            await self.use(parent_of(folder))
-            await MakeFolder(folder)
-        self._used.append(folder)
-        self._note_way_up(folder)
-
-    def _note_way_up(self, folder: Path) -> None:
-        while not self._folders.knows(folder):
-            if folder not in self._used:
-                self._used.append(folder)
+        missing = []
+        while folder not in self._used and not self._folders.knows(folder):
+            missing.append(folder)
             folder = parent_of(folder)
             self._to_sync[folder] = None
+        for path in reversed(missing):
+            await MakeFolder(path)
+        self._used += missing
 
     async def sync(self) -> None:
         """Make every name of this plan durable. Deepest first: a folder is announced after its content."""

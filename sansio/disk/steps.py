@@ -11,7 +11,7 @@ leaves nothing of itself behind.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NewType
+from typing import NewType
 
 from angos.sansio.effects import BodyHandle, HashState
 from angos.sansio.steps import Step
@@ -20,8 +20,8 @@ Path = NewType("Path", str)
 
 
 @dataclass(frozen=True, slots=True)
-class MakeFolder(Step[Literal["made", "exists", "no parent"]]):
-    """Make one folder."""
+class MakeFolder(Step[bool]):
+    """Make one folder, in one that is there. True if it was not there yet."""
 
     path: Path
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from angos.sansio.disk.steps import (
     CopyFiles,
@@ -185,17 +185,17 @@ class Disk:
         if parent != TEMPORARY:
             self.touched.append(Key(path))
 
-    def _make_folder(self, path: str) -> Literal["made", "exists", "no parent"]:
+    def _make_folder(self, path: str) -> bool:
         if path in self._folders:
-            return "exists"
+            return False
         parent, _, name = path.rpartition("/")
         above = self._folders.get(parent)
         if above is None:
-            return "no parent"
+            raise FileNotFoundError(errno.ENOENT, "no such folder", parent)
         if name in above.entries:
             raise FileExistsError(errno.EEXIST, "a file is where a folder has to be", path)
         above.entries[name] = self._folders[path] = Folder()
-        return "made"
+        return True
 
     def _receive(self, step: ReceiveFile) -> Received:
         if self._folders.get(step.path.rpartition("/")[0]) is None:

@@ -116,7 +116,15 @@ def no_sync_of_files(patch: Patch) -> None:
 
 def only_the_last_folder_is_synced(patch: Patch) -> None:
     """The way up is forgotten: a new folder's own name is not synced in the folder above."""
-    patch.setattr(plans._Wave, "_note_way_up", lambda self, folder: None)
+
+    make = plans._Wave.use
+
+    async def use(self: Any, folder: Any) -> None:
+        before = dict(self._to_sync)
+        await make(self, folder)
+        self._to_sync = {**before, folder: None}
+
+    patch.setattr(plans._Wave, "use", use)
 
 
 def others_folders_are_trusted(patch: Patch) -> None:
@@ -126,13 +134,12 @@ def others_folders_are_trusted(patch: Patch) -> None:
         self._to_sync[folder] = None
         if folder in self._used or self._folders.knows(folder):
             return
-        made = await MakeFolder(folder)
-        if made == "no parent":
-            await self.use(plans.parent_of(folder))
-            made = await MakeFolder(folder)
-        if made == "made":
+        above = plans.parent_of(folder)
+        if above != plans.ROOT:
+            await self.use(above)
+        if await MakeFolder(folder):
             self._used.append(folder)
-            self._to_sync[plans.parent_of(folder)] = None
+            self._to_sync[above] = None
 
     patch.setattr(plans._Wave, "use", use)
 

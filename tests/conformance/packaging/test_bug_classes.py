@@ -257,6 +257,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         [
             f"{REDIS_LEASES}::test_nobody_releases_what_somebody_else_holds",
             f"{REDIS_LEASES}::test_a_lease_that_is_lost_is_told_and_free_for_others",
+            f"{REPLICAS}::test_a_replica_that_was_frozen_until_others_had_its_lease_is_refused",
             f"{REDIS_LEASES}::test_a_frozen_redis_costs_a_second_and_keeps_nothing_held",
         ],
     ),

@@ -4,6 +4,7 @@ there with the right bytes, nothing else has changed, and a client that tries ag
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 from tests.conformance.certificates import Authority
 from tests.conformance.http_client import Connection, chunked, request_head
 from tests.conformance.identity_provider import IdentityProvider
-from tests.conformance.oci.content import digest_of
+from tests.conformance.oci.content import OCI_MANIFEST, digest_of
 from tests.conformance.replicas.ledger import Snapshot, check_bucket, check_pulls
 from tests.conformance.replicas.pushing import Caller, Image, Pusher
 from tests.conformance.replicas.replica_set import COUNT, ReplicaSet, replica_set
@@ -216,6 +217,64 @@ def test_redis_is_frozen_and_only_uploads_in_steps_are_refused(
     assert pusher.surely("GET", location).status == 204
     assert client.delete(location).status == 204
     pusher.push(Image.made(namespace, "2.0", MIB, MIB))
+
+
+def test_a_replica_that_was_frozen_until_others_had_its_lease_is_refused(
+    replicas: ReplicaSet, before: Snapshot, client: Caller, namespace: str
+) -> None:
+    image = Image.made(namespace, "1.0", 3 * MIB)
+    (layer,) = image.layers
+    slow, quick = (Caller.of(replicas.replicas[index].url) for index in (0, 1))
+    slow.token = quick.token = client.token
+    location = client.post(f"/v2/{namespace}/blobs/uploads/").location
+    connection = begin_chunk(slow, location, b"\0" * len(layer), 0, 2 * MIB, stream=False)
+    wait_until(lambda: is_held(replicas, location))
+    replicas.replicas[0].interrupt(signal.SIGSTOP)
+    try:
+        replicas.redis.command("FLUSHALL")  # as time would have done
+        assert not is_held(replicas, location)
+        appended = quick.request("PATCH", location, layer, [("Content-Range", f"0-{len(layer) - 1}")])
+        assert (appended.status, appended["range"]) == (202, f"0-{len(layer) - 1}")
+    finally:
+        replicas.replicas[0].interrupt(signal.SIGCONT)
+    connection.send(b"\0" * MIB)
+    late = connection.answer("PATCH", location)
+    assert (late.status, late["range"]) == (416, f"0-{len(layer) - 1}")
+    pusher = Pusher(client)
+    assert pusher.surely("PUT", f"{location}?digest={digest_of(layer)}").status == 201
+    pusher.push(image)
+    check_bucket(replicas.bucket, before, [image])
+    check_pulls(client.get, [image])
+
+
+def test_a_tag_that_all_push_and_delete_at_once_ends_as_one_of_the_last_pushes(
+    replicas: ReplicaSet, client: Caller, namespace: str
+) -> None:
+    images = [Image.made(namespace, "1.0", 1000 + who) for who in range(COUNT)]
+    for image in images:
+        Pusher(client).push(image)
+    target = f"/v2/{namespace}/manifests/1.0"
+    start = threading.Barrier(COUNT)
+
+    def change(who: int) -> set[int]:
+        asking = Caller.of(replicas.replicas[who].url)
+        asking.log_in(f"repository:{namespace}:pull,push,delete")
+        statuses = set()
+        for _ in range(8):
+            start.wait()
+            statuses.add(asking.delete(target).status)
+            statuses.add(asking.put(target, images[who].manifest, [("Content-Type", OCI_MANIFEST)]).status)
+        return statuses
+
+    with ThreadPoolExecutor(COUNT) as threads:
+        found = set().union(*threads.map(change, range(COUNT)))
+    assert {201, 202} <= found <= {201, 202, 404}
+    seen = {Caller.of(replica.url).get(target).body for replica in replicas.replicas}
+    assert len(seen) == 1, "replicas disagree"
+    assert seen <= {image.manifest for image in images}
+    for image in images:
+        answer = client.get(f"/v2/{namespace}/manifests/{digest_of(image.manifest)}")
+        assert answer.body == image.manifest
 
 
 @pytest.mark.parametrize("after", [1, 300, 70_000, 390_000])

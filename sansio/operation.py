@@ -64,7 +64,7 @@ class Operation(Generic[T]):
     @property
     def has_ended(self) -> bool:
         """True when it has given its value, has failed, or was abandoned."""
-        return self._coroutine.cr_frame is None
+        return getattr(self._coroutine, "cr_frame", None) is None
 
     def where(self) -> str:
         """The suspended call chain with line numbers: ``put_manifest:46 > push_tag:51``."""

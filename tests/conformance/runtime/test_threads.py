@@ -135,16 +135,12 @@ def test_a_cancellation_that_meets_the_end_of_an_operation_is_only_a_cancellatio
 def test_a_loop_that_is_gone_when_the_call_ends_harms_no_other() -> None:
     """A loop may be closed with visits on their way, and the thread serves the next loop."""
     go_on = threading.Event()
+    visiting = run_in_thread(go_on.wait)
 
-    async def leave() -> None:
-        asyncio.get_running_loop().create_task(run_in_thread(go_on.wait))
-        await asyncio.sleep(0)
+    async def begin() -> None:
+        visiting.send(None)
 
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(leave())
-    for task in asyncio.all_tasks(loop):
-        task.get_coro().close()  # type: ignore[union-attr]
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-    loop.close()
+    asyncio.run(begin())
+    visiting.close()
     go_on.set()
-    assert asyncio.run(run_in_thread(lambda: "still there")) == "still there"
+    assert asyncio.run(run_in_thread(str, "still there")) == "still there"

@@ -1,4 +1,5 @@
-"""The command line: ``angos server``, ``angos check``, ``angos argon``, ``angos explain``, ``angos --version``.
+"""The command line: ``angos server``, ``angos check``, ``angos argon``, ``angos explain``,
+``angos import``, ``angos --version``.
 
 Only what a command needs is imported, when it is needed.
 """
@@ -20,8 +21,10 @@ _MAINTENANCE: Final = {
     "check": "check configuration files, and print what they come to",
     "argon": "hash a password for a configuration file",
     "explain": "say what would become of a request, and why",
+    "import": "take over what another registry has stored, where it lies",
 }
-"""Commands, each a module of its name, and what they do."""
+"""Commands and what they do. Each is a module of its name, unless that is a word of Python."""
+_MODULES: Final = {"import": "take_over"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +74,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     for name, purpose in _MAINTENANCE.items():
         command = commands.add_parser(name, help=purpose, description=f"{purpose.capitalize()}.")
         if name in given:
-            module = import_module(f"angos.runtime.maintenance.{name}")
+            module = import_module(f"angos.runtime.maintenance.{_MODULES.get(name, name)}")
             if hasattr(module, "add_arguments"):
                 module.add_arguments(command)
             command.set_defaults(run=module.run)

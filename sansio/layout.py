@@ -12,6 +12,7 @@ The layout is that of Angos 1.6. Blob bytes lie where CNCF distribution keeps th
     v2/ns/<ns>!sub/<alg>/<hh>/<hex>/<alg>.<hex>               a referrer of a subject                (descriptor)
     v2/cat/<ns>!                                              the namespace may hold something       (empty)
     v2/repositories/<ns>/_uploads/<i>/<id>.<what>             an upload: see upload_session.py
+    v2/import/<ns>!/<ord>                                     the namespace was taken over          (JSON)
 
 ``<hh>`` are the first two digits of ``<hex>``, ``<i>`` is the first one of ``<id>``. ``!`` is outside the grammar of
 names, so ``a`` never collides with ``a/b``, and it sorts before every character of a name, so that the order of keys
@@ -250,3 +251,57 @@ def _parse_tag(text: str) -> Tag | None:
         return Tag.parse(text)
     except ValueError:
         return None
+
+
+# --- what CNCF distribution keeps beside the blobs, when both use one folder or bucket --------------------------------
+
+DISTRIBUTION_PREFIX = Prefix("v2/repositories/")
+
+_LINK = re.compile(
+    r"(?P<namespace>.+?)/(?:_layers/(?P<layer>[^/]+/[^/]+)|_manifests/revisions/(?P<revision>[^/]+/[^/]+)"
+    r"|_manifests/tags/(?P<tag>[^/]+)/current)/link"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DistributionLink:
+    """A link file of CNCF distribution. Its name has not been checked."""
+
+    namespace: str
+    kind: Literal["layer", "revision", "tag"]
+    name: str
+    """``<alg>/<hex>`` of a layer or a revision, or the tag."""
+
+
+def parse_distribution_link(name: str) -> DistributionLink | None:
+    """The link of a name relative to `DISTRIBUTION_PREFIX`; None for everything else there."""
+    match = _LINK.fullmatch(name)
+    if match is None:
+        return None
+    if match["layer"] is not None:
+        return DistributionLink(match["namespace"], "layer", match["layer"])
+    if match["revision"] is not None:
+        return DistributionLink(match["namespace"], "revision", match["revision"])
+    return DistributionLink(match["namespace"], "tag", match["tag"])
+
+
+def imports_prefix(namespace: Namespace) -> Prefix:
+    """The imports of this namespace that ended, newest first: ``<ord>``, dated by the newest link that was seen. The
+    value names what could not be taken."""
+    return Prefix(f"v2/import/{namespace}!/")
+
+
+def import_key(namespace: Namespace, at_ms: int) -> Key:
+    """The links up to this time have been taken."""
+    return Key(f"{imports_prefix(namespace)}{ORDER_MAX - at_ms:016x}")
+
+
+def parse_import_name(name: str) -> int | None:
+    """The time of a name relative to `imports_prefix`; None for a stray name."""
+    return ORDER_MAX - int(name, 16) if re.fullmatch(r"[0-9a-f]{16}", name) else None
+
+
+def parse_distribution_digest(name: str) -> Digest | None:
+    """The digest in the name of the link of a layer or a revision; None for one that cannot be stored here."""
+    algorithm, _, encoded = name.partition("/")
+    return _digest(algorithm, encoded)

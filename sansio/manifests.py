@@ -162,8 +162,8 @@ async def store_manifest(
 
     `found` are keys that others wrote and that have to be durable with it.
     """
-    await CreateKeys((*_plan_references(namespace, digest, body, manifest, tags), *found))
-    revision = (layout.revision_key(namespace, digest), _revision_record(manifest, await ReadClock()))
+    await CreateKeys((*plan_references(namespace, digest, body, manifest, tags), *found))
+    revision = (layout.revision_key(namespace, digest), revision_record(manifest, await ReadClock()))
     await CreateKeys((revision,))
     for _ in range(CROSSINGS_MAX):
         await together(_set_tag(namespace, tag, digest, tag in fixed) for tag in tags)
@@ -248,7 +248,7 @@ async def _shown_by(namespace: Namespace, digest: Digest | None) -> tuple[Key, b
     return None if record is None else (revision, record)
 
 
-def _plan_references(
+def plan_references(
     namespace: Namespace, digest: Digest, body: bytes, manifest: Manifest, tags: tuple[Tag, ...]
 ) -> tuple[tuple[Key, bytes], ...]:
     """The first wave: the bytes, and for everything involved why it must not be collected. None of it can be read yet.
@@ -263,7 +263,8 @@ def _plan_references(
     return ((layout.blob_key(digest), body), *((key, b"") for key in keys))
 
 
-def _revision_record(manifest: Manifest, now_ms: int) -> bytes:
+def revision_record(manifest: Manifest, now_ms: int) -> bytes:
+    """What is stored under the key of a revision that was pushed now."""
     created_at = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds")
     record = {"media_type": manifest.media_type, "created_at": created_at.replace("+00:00", "Z")}
     return compact_json(record)

@@ -47,6 +47,10 @@ TELLING_FIELDS = frozenset(
 _FOLDED = {field.casefold(): field for field in TELLING_FIELDS}
 
 
+class SchemaOne(Invalid):
+    """The manifest is of the first schema of Docker, from before 2016."""
+
+
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """A reference to content (image-spec, descriptor.md)."""
@@ -78,10 +82,11 @@ class Manifest:
 def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
     """Read a pushed manifest. `content_type` is without parameters. Raises `Invalid` with what is wrong."""
     document = _parse_json(body)
-    media_type = _media_type(document, content_type)
     version = document.get("schemaVersion")
-    if media_type in SCHEMA_1_TYPES or (type(version) is int and version == 1):
-        raise Invalid("Docker image manifests of schema 1 are not supported; push schema 2 or OCI")
+    outdated = type(version) is int and version == 1  # as a rule they do not say what they are
+    media_type = "" if outdated else _media_type(document, content_type)
+    if outdated or media_type in SCHEMA_1_TYPES:
+        raise SchemaOne("Docker image manifests of schema 1 are not supported; push schema 2 or OCI")
     known = media_type in IMAGE_TYPES or media_type in INDEX_TYPES
     if (known or "schemaVersion" in document) and not (type(version) is int and version == 2):
         raise Invalid(f"schemaVersion must be 2, not {json.dumps(version)[:40]}")

@@ -198,7 +198,7 @@ def owner_before_bytes(patch: Patch) -> None:
 
 def tag_before_manifest(patch: Patch) -> None:
     """The tag is set while the references are planned, before the revision is there."""
-    plan = manifests._plan_references
+    plan = manifests.plan_references
 
     def with_tags(
         namespace: Namespace, digest: Digest, body: bytes, manifest: Any, set_tags: tuple[Tag, ...]
@@ -209,7 +209,7 @@ def tag_before_manifest(patch: Patch) -> None:
         )
         return (*events, *plan(namespace, digest, body, manifest, set_tags))
 
-    patch.setattr(manifests, "_plan_references", with_tags)
+    patch.setattr(manifests, "plan_references", with_tags)
 
 
 def tags_dated_by_the_clock_alone(patch: Patch) -> None:

@@ -1,0 +1,51 @@
+"""``angos import distribution``: take over what CNCF distribution (docker-registry) has stored, where it lies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from angos.runtime.maintenance import frame
+from angos.sansio.distribution import Imported, import_distribution
+from angos.sansio.operation import Operation
+
+UNTAKEN_MAX = 100
+"""Things not taken that are shown one by one as text; JSON has all of them."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("what", choices=("distribution",), help="CNCF distribution, also known as docker-registry")
+    frame.add_store_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="report as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Gives the exit code: 0 all of it was taken, 1 something could not be, 130 interrupted."""
+
+    def show(done: Imported) -> int:
+        return _show(done, as_json=arguments.json)
+
+    return frame.run(arguments, lambda found: Operation(import_distribution(found.registry.manifest_size_max)), show)
+
+
+def _show(done: Imported, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(asdict(done), indent=2))  # noqa: T201
+        return 1 if done.untaken else 0
+    if not done.namespaces and not done.untaken:
+        frame.complain(
+            "no repository of distribution was found; --root or root_dir has to be the folder that contains v2,"
+            " as a rule docker/registry below the rootdirectory of the old registry"
+        )
+        return 1
+    what = f"{done.manifests} manifests, {done.tags} tags, {done.layers} layers"
+    print(f"usable here: {what} in {done.namespaces} repositories; taken by this run: {done.created}")  # noqa: T201
+    if done.deleted_here or done.newer_here:
+        print(f"left as it is here: {done.deleted_here} deleted since, {done.newer_here} tags changed since")  # noqa: T201
+    for untaken in done.untaken[:UNTAKEN_MAX]:
+        print(f"not taken: {untaken.problem}: {untaken.key}: {untaken.detail}")  # noqa: T201
+    if len(done.untaken) > UNTAKEN_MAX:
+        print(f"not taken: {len(done.untaken) - UNTAKEN_MAX} more, all of which --json shows")  # noqa: T201
+    return 1 if done.untaken else 0

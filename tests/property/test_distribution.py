@@ -1,0 +1,261 @@
+"""Take-over of what CNCF distribution stores: what is taken, what is not, and what a crash leaves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from angos.sansio.distribution import Imported, import_distribution
+from angos.sansio.effects import CreateKeys, Effect, Key, ReadKey, StatKey, StorageUnavailable
+from angos.sansio.layout import blob_key
+from angos.sansio.oci.digest import Digest
+from angos.sansio.operation import Operation
+from angos.simulator.registry import SimulatedRegistry
+from angos.simulator.world.images import blob, image
+
+REFERRER = (
+    b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"a/b",'
+    b'"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:'
+    b'44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[],'
+    b'"subject":{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":1}}'
+    % str(image(0).digest).encode()
+)
+SCHEMA_1 = b'{"schemaVersion": 1, "name": "a", "tag": "old", "fsLayers": []}'
+
+
+class OldStore:
+    """A store that distribution has filled, and the registry that takes it over."""
+
+    def __init__(self) -> None:
+        self.registry = SimulatedRegistry()
+
+    def write(self, key: str, value: bytes) -> None:
+        self.registry.run(Operation(_create(Key(key), value)))
+        self.registry.world.clock.now_ms += 1000
+
+    def link(self, namespace: str, what: str, digest: Digest) -> None:
+        self.write(f"v2/repositories/{namespace}/{what}/link", str(digest).encode())
+
+    def push(self, index: int, namespace: str, tag: str = "") -> None:
+        wanted = image(index)
+        for child in wanted.children:
+            self.push(child, namespace)
+        for needed in wanted.blobs:
+            layer = blob(needed)
+            self.write(blob_key(layer.digest), layer.content)
+            self.link(namespace, f"_layers/sha256/{layer.digest.hex}", layer.digest)
+        self.push_manifest(wanted.content, namespace)
+        if tag:
+            self.link(namespace, f"_manifests/tags/{tag}/current", wanted.digest)
+            self.link(namespace, f"_manifests/tags/{tag}/index/sha256/{wanted.digest.hex}", wanted.digest)
+
+    def push_manifest(self, content: bytes, namespace: str) -> None:
+        digest = Digest.of(content, "sha256")
+        self.write(blob_key(digest), content)
+        self.link(namespace, f"_manifests/revisions/sha256/{digest.hex}", digest)
+
+    def take(self) -> Imported:
+        return self.registry.run(Operation(import_distribution(1 << 22)))
+
+    def names(self) -> dict[str, bytes | None]:
+        names = self.registry.world.store.names("v2/")
+        return {name: self.registry.run(Operation(_read(Key(name)))) for name in names}
+
+    def digest(self, namespace: str, reference: str) -> str | None:
+        answer = self.registry.send("GET", f"/v2/{namespace}/manifests/{reference}")
+        return dict(answer.headers)["Docker-Content-Digest"] if answer.status == 200 else None
+
+
+async def _create(key: Key, value: bytes) -> None:
+    await CreateKeys(((key, value),))
+
+
+async def _read(key: Key) -> bytes | None:
+    return await ReadKey(key)
+
+
+@pytest.fixture
+def old() -> OldStore:
+    filled = OldStore()
+    filled.push(0, "a", "v1")
+    filled.push(1, "a/b", "v2")
+    filled.push(1, "a")
+    return filled
+
+
+def test_images_are_served_under_their_digests_and_no_blob_is_written(old: OldStore) -> None:
+    before = {name for name in old.names() if name.startswith("v2/blobs/")}
+    done = old.take()
+    assert (done.namespaces, done.manifests, done.tags, done.untaken) == (2, 3, 2, ())
+    assert done.created == done.layers + done.manifests + done.tags
+    assert old.digest("a", "v1") == str(image(0).digest)
+    assert old.digest("a/b", "v2") == str(image(1).digest)
+    assert old.digest("a/b", "v1") is None
+    for needed in image(1).blobs:
+        assert old.registry.send("GET", f"/v2/a/b/blobs/{blob(needed).digest}").status == 200
+    assert json.loads(old.registry.send("GET", "/v2/_catalog").body)["repositories"] == ["a", "a/b"]
+    assert {name for name in old.names() if name.startswith("v2/blobs/")} == before
+
+
+def test_running_again_changes_nothing(old: OldStore) -> None:
+    old.take()
+    before = old.names()
+    again = old.take()
+    assert (again.created, again.manifests, again.tags) == (0, 3, 2)
+    assert old.names() == before
+
+
+def test_what_was_deleted_or_moved_here_since_stays_so(old: OldStore) -> None:
+    old.take()
+    old.registry.world.clock.now_ms += 1000
+    assert old.registry.send("DELETE", "/v2/a/manifests/v1").status == 202
+    assert old.registry.send("DELETE", f"/v2/a/b/manifests/{image(1).digest}").status == 202
+    assert old.registry.send("DELETE", f"/v2/a/b/blobs/{blob(image(1).blobs[0]).digest}").status == 202
+    done = old.take()
+    assert (done.created, done.deleted_here, done.newer_here) == (0, 2, 2)
+    assert old.digest("a", "v1") is None
+    assert old.digest("a/b", "v2") is None
+    assert old.registry.send("GET", f"/v2/a/b/blobs/{blob(image(1).blobs[0]).digest}").status == 404
+
+
+def test_referrers_are_found(old: OldStore) -> None:
+    """Distribution has no list of them."""
+    old.push_manifest(REFERRER, "a")
+    old.take()
+    answer = old.registry.send("GET", f"/v2/a/referrers/{image(0).digest}")
+    assert [found["artifactType"] for found in json.loads(answer.body)["manifests"]] == ["a/b"]
+
+
+def test_what_the_old_registry_took_since_is_added(old: OldStore) -> None:
+    old.take()
+    old.push(2, "a", "v3")
+    assert old.take().untaken == ()
+    assert old.digest("a", "v3") == str(image(2).digest)
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "problem"),
+    [
+        ("_manifests/tags/bad/current", b"", "zero-bytes"),
+        ("_manifests/tags/bad/current", b"sha256:12", "corrupt"),
+        ("_manifests/tags/bad/current", b"\xff" * 2000, "corrupt"),
+        ("_manifests/tags/-bad/current", str(image(0).digest).encode(), "invalid-name"),
+        ("_manifests/tags/bad/current", b"sha256:" + b"0" * 64, "broken-link"),
+        ("_layers/sha256/" + "0" * 64, b"", "broken-link"),
+        ("_layers/md5/00", b"", "invalid-name"),
+        ("_manifests/revisions/sha256/" + "0" * 64, b"", "broken-link"),
+    ],
+)
+def test_what_cannot_be_taken_is_named_and_costs_nothing_but_itself(
+    old: OldStore, what: str, value: bytes, problem: str
+) -> None:
+    """Link files that are empty after a crash stopped the garbage collection of distribution for good."""
+    old.write(f"v2/repositories/a/{what}/link", value)
+    done = old.take()
+    assert [(untaken.key, untaken.problem) for untaken in done.untaken] == [(f"v2/repositories/a/{what}/link", problem)]
+    assert (done.manifests, done.tags) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(SCHEMA_1, "schema-1"), (b"{", "invalid-manifest"), (b"[]", "invalid-manifest"), (b"x" * (5 << 20), "too-large")],
+)
+def test_manifests_that_cannot_be_served_are_named(old: OldStore, content: bytes, problem: str) -> None:
+    digest = Digest.of(content, "sha256")
+    old.write(blob_key(digest), content)
+    old.link("a", f"_manifests/revisions/sha256/{digest.hex}", digest)
+    old.link("a", "_manifests/tags/old/current", digest)
+    assert [untaken.problem for untaken in old.take().untaken] == [problem, "broken-link"]
+    assert old.digest("a", "old") is None
+
+
+def test_a_manifest_of_no_bytes_is_named(old: OldStore) -> None:
+    old.write("v2/blobs/sha256/00/" + "0" * 64 + "/data", b"")
+    old.write("v2/repositories/a/_layers/sha256/" + "0" * 64 + "/link", b"")
+    assert [untaken.problem for untaken in old.take().untaken] == ["zero-bytes"]
+
+
+def test_repositories_with_impossible_names_are_named(old: OldStore) -> None:
+    old.link("A!", "_manifests/tags/v1/current", image(0).digest)
+    assert [untaken.problem for untaken in old.take().untaken] == ["invalid-name"]
+
+
+def test_what_could_not_be_taken_is_tried_again(old: OldStore) -> None:
+    """Bytes that a backup brings back are taken by the next run, although the link is as old as it was."""
+    missing = image(2)
+    old.link("a", f"_manifests/revisions/sha256/{missing.digest.hex}", missing.digest)
+    assert len(old.take().untaken) == 1
+    old.write(blob_key(missing.digest), missing.content)
+    assert old.take().untaken == ()
+    assert old.digest("a", str(missing.digest)) == str(missing.digest)
+
+
+def test_an_outage_is_told_and_is_no_absence(old: OldStore) -> None:
+    perform = old.registry.perform
+
+    def failing(effect: Effect[Any]) -> Any:
+        if isinstance(effect, (ReadKey, StatKey)) and effect.key == blob_key(image(0).digest):
+            raise StorageUnavailable("no answer")
+        return perform(effect)
+
+    old.registry.perform = failing  # type: ignore[method-assign]
+    assert [untaken.problem for untaken in old.take().untaken] == ["unreadable", "broken-link"]
+    old.registry.perform = perform  # type: ignore[method-assign]
+    assert old.take().untaken == ()
+    assert old.digest("a", "v1") == str(image(0).digest)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")  # what is killed had begun several, and waits for none of them
+def test_killed_at_any_effect_and_run_again_it_ends_in_the_same_place() -> None:
+    """And at every moment, what can be found leads somewhere."""
+
+    def filled() -> OldStore:
+        store = OldStore()
+        store.push(0, "a", "v1")
+        store.push(1, "a/b", "v2")
+        store.push_manifest(REFERRER, "a")
+        return store
+
+    whole = filled()
+    whole.take()
+    wanted = whole.names()
+    for survived in range(10_000):
+        store = filled()
+        if not _killed_after(store, survived):
+            assert survived > 50
+            return
+        for namespace, tag in (("a", "v1"), ("a/b", "v2")):
+            listed = store.registry.send("GET", f"/v2/{namespace}/tags/list")
+            if listed.status == 200 and tag in json.loads(listed.body)["tags"]:
+                assert store.digest(namespace, tag) is not None
+        store.take()
+        assert store.names() == wanted
+    raise AssertionError("the import does not end")
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _killed_after(store: OldStore, count: int) -> bool:
+    """Perform `count` effects of an import and drop it. False when it was done before."""
+    perform = store.registry.perform
+    left = count
+
+    def counting(effect: Effect[Any]) -> Any:
+        nonlocal left
+        if left == 0:
+            raise _Killed
+        left -= 1
+        return perform(effect)
+
+    store.registry.perform = counting  # type: ignore[method-assign]
+    try:
+        store.take()
+    except _Killed:
+        return True
+    finally:
+        store.registry.perform = perform  # type: ignore[method-assign]
+    return False

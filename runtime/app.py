@@ -92,10 +92,12 @@ class Foundation:
     """
 
     def __init__(self, configuration: Configuration, record: Path | None = None) -> None:
-        """`record`: a folder for a record of each request. Raises `UnusableRoot` when a folder cannot be used, and
+        """`record`: a folder for a record of each request. Raises `UnusableRoot` when a store cannot be used, and
         `ListenError` when the address of the metrics cannot."""
         self.observation = Observation(configuration.observability.metrics, configuration.server.workers)
         self._opened = Opened(configuration, self.observation.store)
+        self._lets_clients_in = self._opened.try_out(configuration)
+        """Otherwise nobody is redirected to the store, whatever is configured."""
         self._configuration = configuration
         self._background = OnlyOne(configuration.server.workers)
         self._access: AccessServices | None = None
@@ -118,6 +120,8 @@ class Foundation:
         Raises `NotServable` when a certificate cannot be used.
         """
         config, options = configuration.registry, configuration.server
+        if not self._lets_clients_in:
+            config = replace(config, redirect_blobs=False, redirect_manifests=False)
         recorder = None if self._recorder is None else self._recorder.under(config)
         access = {} if config.access is None else self._access_performers(config.access, configuration.access)
         opened = self._opened

@@ -22,6 +22,7 @@ from angos.runtime.performer import Leases, Perform, Services
 from angos.runtime.stores.directory import DirectoryStore
 from angos.runtime.stores.disk import UnusableRoot
 from angos.sansio.effects import Effect
+from angos.sansio.findings import Finding, doubts
 
 if TYPE_CHECKING:
     from angos.runtime.access.services import Cache
@@ -58,6 +59,30 @@ class Opened:
             from angos.runtime.leases.redis import RedisLeases
 
             self.leases = RedisLeases(self._redis_at(shared.address), shared.key_prefix)
+
+    def try_out(self, configuration: Configuration) -> bool:
+        """Find out whether buckets do what the registry relies on, before workers are forked.
+
+        Gives whether clients can be sent to that of the blobs. Raises `UnusableRoot` for a bucket that will not do.
+        One that does not answer is tried out later, by the first write of each process.
+        """
+        lets_clients_in = True
+        known: dict[S3Options, tuple[Finding, ...]] = {}
+        for name, bucket in self._buckets.items():
+            from angos.runtime.stores.trying_out import findings_about, judge
+            from angos.sansio.bucket.probe import LETS_CLIENTS_IN
+
+            options = getattr(configuration, name)
+            if options not in known:
+                known[options] = findings_about(name, options, thorough=False)
+                bucket.tried = judge(options.place, known[options])
+            else:
+                bucket.tried = not doubts(known[options])
+            if name == "blob_store":
+                lets_clients_in = not any(
+                    each.need == LETS_CLIENTS_IN and each.verdict == "fails" for each in known[options]
+                )
+        return lets_clients_in
 
     def services(self, access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({})) -> Services:
         """What performs effects with it. `access`: see `Services`."""

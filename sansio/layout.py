@@ -13,6 +13,7 @@ The layout is that of Angos 1.6. Blob bytes lie where CNCF distribution keeps th
     v2/cat/<ns>!                                              the namespace may hold something       (empty)
     v2/repositories/<ns>/_uploads/<i>/<id>.<what>             an upload: see upload_session.py
     v2/import/<ns>!/<ord>                                     the namespace was taken over          (JSON)
+    v2/probe/<ms>.<id>/<what>                                 for a moment, while a bucket is tried out
 
 ``<hh>`` are the first two digits of ``<hex>``, ``<i>`` is the first one of ``<id>``. ``!`` is outside the grammar of
 names, so ``a`` never collides with ``a/b``, and it sorts before every character of a name, so that the order of keys
@@ -223,6 +224,22 @@ def parse_catalog_name(name: str) -> Namespace | None:
 def upload_prefix(namespace: Namespace, upload_id: str) -> Prefix:
     """Everything of one upload. No folder of its own: making and removing one costs a disk more than the upload."""
     return Prefix(f"v2/repositories/{namespace}/_uploads/{upload_id[0]}/{upload_id}.")
+
+
+# --- trying a bucket out ----------------------------------------------------------------------------------------------
+
+PROBES_PREFIX = Prefix("v2/probe/")
+
+
+def probe_prefix(at_ms: int, probe_id: str) -> Prefix:
+    """The keys of one try, which began at this time of whoever makes it."""
+    return Prefix(f"{PROBES_PREFIX}{at_ms:016x}.{probe_id}/")
+
+
+def parse_probe_folder(folder: str) -> int | None:
+    """When the try began whose keys are in this folder below `PROBES_PREFIX`; None for a stray one."""
+    match = re.fullmatch(r"([0-9a-f]{16})\.[0-9a-f]+", folder)
+    return None if match is None else int(match[1], 16)
 
 
 def _sharded(digest: Digest) -> str:

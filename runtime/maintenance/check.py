@@ -1,4 +1,4 @@
-"""``angos check``: what is wrong with configuration files, or what results from them."""
+"""``angos check``: what is wrong with configuration files, or what results from them; and what their stores can do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from angos.runtime.config.file import BadConfiguration, Found, Table, read_files
 from angos.runtime.config.keys import Entry, Key, Named, Section
 from angos.runtime.config.kinds import Kind
+from angos.runtime.config.schema import Configuration, DirectoryConfig
 from angos.runtime.config.toml_text import toml_key, toml_path, toml_value
 
 MASK = "***"
@@ -26,11 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a TOML file; can be repeated, later files win",
     )
+    parser.add_argument(
+        "--storage",
+        action="store_true",
+        help="try the folder or bucket of each store for what the registry relies on, and print that instead",
+    )
     parser.add_argument("--json-schema", action="store_true", help="print a JSON Schema of the files, for editors")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Gives the exit code: 0 when a server would start with the files, 1 when it would not."""
+    """Gives the exit code: 0 when a server would start with the files, 1 when it would not.
+
+    Stores that do not answer are 1 too: a server would start, but nobody can say what they do.
+    """
     if arguments.json_schema:
         from angos.runtime.config.reference import json_schema_text
 
@@ -47,10 +56,44 @@ def run(arguments: argparse.Namespace) -> int:
         for problem in error.problems:
             print(f"angos: {problem}", file=sys.stderr)  # noqa: T201
         return 1
-    print(effective(table, SCHEMA, name_files=len(files) > 1), end="")  # noqa: T201
     for warning in configuration.warnings:
         print(f"angos: warning: {warning}", file=sys.stderr)  # noqa: T201
+    if arguments.storage:
+        return try_stores(configuration)
+    print(effective(table, SCHEMA, name_files=len(files) > 1), end="")  # noqa: T201
     return 0
+
+
+def try_stores(configuration: Configuration) -> int:
+    """Try each store out, and print a table about it. Gives the exit code."""
+    from angos.runtime.stores.disk import UnusableRoot, try_root
+    from angos.runtime.stores.trying_out import findings_about
+    from angos.sansio.findings import doubts, faults, table
+
+    code = 0
+    for name in ("blob_store", "metadata_store"):
+        store = getattr(configuration, name)
+        if store is None or (name == "metadata_store" and store == configuration.blob_store):
+            continue
+        print(f"{name}: {store.place}", flush=True)  # noqa: T201
+        try:
+            if isinstance(store, DirectoryConfig):
+                findings = try_root(store.root_dir, sync=store.sync_to_disk)
+            else:
+                findings = findings_about(name, store, thorough=True)
+        except UnusableRoot as error:
+            print(f"angos: {error}", file=sys.stderr)  # noqa: T201
+            code = 1
+            continue
+        for line in table(findings):
+            print(f"  {line}")  # noqa: T201
+        if faults(findings):
+            print(f"angos: {name}: {store.place} cannot hold a store", file=sys.stderr)  # noqa: T201
+        elif doubts(findings):
+            print(f"angos: {name}: it is not known whether {store.place} can hold a store", file=sys.stderr)  # noqa: T201
+        if faults(findings) or doubts(findings):
+            code = 1
+    return code
 
 
 def effective(table: Table, schema: Section, *, name_files: bool) -> str:

@@ -35,10 +35,8 @@ class DirectWriter:
     def __init__(self, descriptor: int, offset: int) -> None:
         """OSError when the file system cannot be asked for direct writes."""
         assert offset % BLOCK_BYTES == 0, "direct writes begin at a block"
-        if not _O_DIRECT:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._descriptor = descriptor
-        _set_direct(descriptor, True)
+        set_direct(descriptor, True)
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._free.put(_allocate(BUFFER_BYTES))
         self._has_second = False
@@ -79,7 +77,7 @@ class DirectWriter:
             self._filling = None
         self.stop()
         self._check()
-        _set_direct(self._descriptor, False)
+        set_direct(self._descriptor, False)
         _write_at(self._descriptor, memoryview(rest), self._offset)
 
     def stop(self) -> None:
@@ -126,7 +124,7 @@ class DirectWriter:
                 if error.errno != errno.EINVAL:
                     raise
                 # The file system takes the flag but not the writes, or stopped between blocks: then as usual.
-                _set_direct(self._descriptor, False)
+                set_direct(self._descriptor, False)
                 _write_at(self._descriptor, view, offset)
 
 
@@ -136,7 +134,10 @@ def _write_at(descriptor: int, view: memoryview, offset: int) -> None:
         view, offset = view[count:], offset + count
 
 
-def _set_direct(descriptor: int, wanted: bool) -> None:
+def set_direct(descriptor: int, wanted: bool) -> None:
+    """Write past the page cache from now on, or not any more. OSError when the file system cannot be asked for it."""
+    if not _O_DIRECT:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _O_DIRECT if wanted else flags & ~_O_DIRECT)
 

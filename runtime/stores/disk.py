@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from angos.runtime.stores.disk_probe import reason_of, try_folder
+from angos.sansio.findings import Finding, faults, table
+
 TEMPORARY_FOLDER = ".tmp"
 TEMPORARY_AGE_SECONDS = 24 * 3600  # no plan takes that long; another process may be running the younger ones
 EMPTY_SECONDS = 60  # how long one empty file lends its content to new keys
 EMPTY_LINKS_MAX = 30_000  # ext4 stops at 65,000
 TRIES = 3
+
+_log = logging.getLogger("angos.storage")
 
 
 class UnusableRoot(Exception):
@@ -54,31 +60,26 @@ class Disk:
         folder = f"{self.root}/{TEMPORARY_FOLDER}"
         try:
             os.makedirs(folder, exist_ok=True)
-            self._try_out(folder)
+            self._try_out()
             self._remove_leftovers(folder)
             for path in (self.root, os.path.dirname(self.root)):
                 self.sync_folder(path)
         except (FileExistsError, NotADirectoryError):
             raise UnusableRoot(f"{self.root} cannot hold a store: it is, or lies below, a file") from None
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else type(error).__name__
             raise UnusableRoot(
-                f"{self.root} cannot hold a store: {reason}; give another folder or the right to write there"
+                f"{self.root} cannot hold a store: {reason_of(error)}; give another folder or the right to write there"
             ) from None
 
-    def _try_out(self, folder: str) -> None:
-        first, second = (f"{self.root}/{self.temporary()}" for _ in range(2))
-        os.close(os.open(first, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
-        try:
-            os.link(first, second)
-        except OSError as error:
-            if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                raise UnusableRoot(f"{self.root} cannot hold a store: its file system has no hard links") from None
-            raise
-        else:
-            os.unlink(second)
-        finally:
-            os.unlink(first)
+    def _try_out(self) -> None:
+        folder, _, beginning = f"{self.root}/{self.temporary()}".rpartition("/")
+        findings = try_folder(folder, f"{beginning}.", sync=self.sync, thorough=False)
+        if wrong := faults(findings):
+            lines = "".join(f"\n  {line}" for line in table(wrong))
+            raise UnusableRoot(f"{self.root} cannot hold a store; give a folder of another file system:{lines}")
+        for finding in findings:
+            if finding.verdict != "works":
+                _log.warning("%s: %s: %s, %s", self.root, finding.need, finding.verdict, finding.consequence)
 
     def _remove_leftovers(self, folder: str) -> None:
         oldest = time.time() - TEMPORARY_AGE_SECONDS
@@ -106,6 +107,25 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def try_root(root: Path, *, sync: bool) -> tuple[Finding, ...]:
+    """What the file system does of what the registry relies on, thoroughly; nothing is left there.
+
+    A folder that is not there yet is not made: the one above it in which it would be is tried. Raises `UnusableRoot`.
+    """
+    existing = Path(os.path.abspath(root))
+    try:
+        while not existing.exists():
+            existing = existing.parent
+        if (existing / TEMPORARY_FOLDER).is_dir():  # what is left there when we are killed is removed one day
+            existing /= TEMPORARY_FOLDER
+        beginning = f".angos-{os.urandom(8).hex()}."
+        return try_folder(str(existing), beginning, sync=sync, thorough=True)
+    except OSError as error:
+        raise UnusableRoot(
+            f"{existing} cannot hold a store: {reason_of(error)}; give another folder or the right to write there"
+        ) from None
 
 
 class EmptyFile:

@@ -91,6 +91,15 @@ class Fetch(Step["bytes | bytearray | None"]):
 
 
 @dataclass(frozen=True, slots=True)
+class FetchSigned(Step["bytes | None"]):
+    """The whole object as one gets it who has no keys, but a URL that was signed for it; None when it is absent."""
+
+    key: str
+    media_type: str
+    """What the answer has to say that it is. Another one fails with `StorageRefused`."""
+
+
+@dataclass(frozen=True, slots=True)
 class HashObjects(Step["str | None"]):
     """The hex digest of the bytes of objects, one after the other, each with its size; None when one is absent."""
 
@@ -247,6 +256,11 @@ class AbortPieces(Step[None]):
 @dataclass(frozen=True, slots=True)
 class DrawWriter(Step[str]):
     """A text that nobody else draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompareClocks(Step["int | None"]):
+    """How far the clock of the store is ahead of ours, in milliseconds and to a second; None when it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def refusal_of(error: EffectError) -> RegistryError:
         case BodyInterrupted():
             return RegistryError(400, "SIZE_INVALID", "the request body ended before it was complete")
         case StorageRefused():
-            message = "the registry may not write to its storage now; reading still works"
+            message = "the registry's storage refuses this now; the operator finds the reason in the log"
         case PeerUnavailable():
             message = "a service that the registry asks does not answer now; reading may still work"
         case _:

@@ -61,6 +61,8 @@ class Asked:
     """The store may be busy for minutes before it answers."""
     expected: frozenset[int] = frozenset()
     """Statuses besides the successful ones that are an answer and no failure."""
+    presigned: str | None = None
+    """Path and query that carry a signature: they are asked for as they are, and without keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ class Bucket:
                     document = parse_error(await _whole(arriving))
                     code = "" if document is None else document.code
                     if arriving.status not in asked.expected or code == "NoSuchBucket":
-                        raise failure_of(arriving.status, code)
+                        raise failure_of(arriving.status, code, arriving.fields.get("date"))
                 self._breaker.succeeded()
                 settled = True
                 yield arriving
@@ -253,7 +255,7 @@ class Bucket:
         elif status < 300 and document is None:
             self._known = True
             return Told(status, fields, body, again)
-        raise failure_of(status if status >= 300 else 500, code)
+        raise failure_of(status if status >= 300 else 500, code, fields.get("date"))
 
     @asynccontextmanager
     async def _exchange(self, asked: Asked) -> AsyncIterator[Arriving]:
@@ -277,6 +279,8 @@ class Bucket:
 
     async def _signed(self, asked: Asked) -> tuple[str, list[tuple[bytes, bytes]]]:
         options = self.options
+        if asked.presigned is not None:
+            return asked.presigned, [(b"host", options.endpoint.authority.encode())]
         credentials = await self._keys(asked.doing)
         size = sum(map(len, asked.body))
         if size > DIGEST_ON_LOOP_BYTES:

@@ -80,6 +80,12 @@ def parse_copied_tag(body: bytes) -> str:
     return _required(_root(body, "CopyPartResult"), "ETag")
 
 
+def expect(body: bytes, name: str) -> None:
+    """The answer to a request that keeps the store busy begins before its outcome is known: this document is the good
+    one. Anything else is damaged."""
+    _root(body, name)
+
+
 def parse_failed_deletions(body: bytes) -> tuple[ErrorDocument, ...]:
     """What the answer to DeleteObjects says was not deleted, and why."""
     root = _root(body, "DeleteResult")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from email.utils import parsedate_to_datetime
 
 from angos.sansio.bucket.attempts import AttemptFailed
 from angos.sansio.effects import EffectError, StorageFull, StorageRefused
@@ -38,17 +40,28 @@ _ADVICE = {
 class Refusal(Exception):
     """A definite no, which asking again will not change."""
 
-    def __init__(self, status: int, code: str) -> None:
-        super().__init__(f"{_ADVICE.get(code, 'it refuses')} ({status} {code})" if code else f"it refuses ({status})")
+    def __init__(self, status: int, code: str, date: str | None) -> None:
+        advice = _ADVICE.get(code, "it refuses")
+        if code == "RequestTimeTooSkewed" and (theirs := seconds_of(date)) is not None:
+            advice += f" (its time is {date}, {abs(theirs - time.time()):.0f} s from ours)"
+        super().__init__(f"{advice} ({status} {code})" if code else f"{advice} ({status})")
         self.kind: type[EffectError] = StorageFull if status == 507 or code in _FULL_CODES else StorageRefused
 
 
-def failure_of(status: int, code: str) -> AttemptFailed | Refusal:
-    """What an answer with this status and this code of an error document means."""
+def seconds_of(date: str | None) -> float | None:
+    """A date of HTTP (RFC 9110 section 5.6.7) in seconds since 1970; None when it is none."""
+    try:
+        return parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return None
+
+
+def failure_of(status: int, code: str, date: str | None = None) -> AttemptFailed | Refusal:
+    """What an answer with this status, this code of an error document and this ``Date`` means."""
     if not _CODE.fullmatch(code):  # goes into logs
         code = ""
     if code in _FULL_CODES or status == 507:
-        return Refusal(status, code)
+        return Refusal(status, code, date)
     if code in _AGAIN_CODES or (status in _AGAIN_STATUSES and code not in _ADVICE):
         return AttemptFailed(f"it answered {status} {code}".rstrip())
-    return Refusal(status, code)
+    return Refusal(status, code, date)

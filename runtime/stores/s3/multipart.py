@@ -7,7 +7,7 @@ from contextlib import suppress
 from anyio import move_on_after
 
 from angos.runtime.stores.s3.bucket import Asked, Bucket
-from angos.runtime.stores.s3.documents import DocumentDamaged, completion, parse_copied_tag, parse_upload_id
+from angos.runtime.stores.s3.documents import DocumentDamaged, completion, expect, parse_copied_tag, parse_upload_id
 from angos.runtime.stores.s3.objects import ABSENT, copy_source, views_of
 from angos.sansio.bucket.requests import AbortPieces, BeginPieces, CompletePieces, CopyPiece, Outcome, PutPiece
 from angos.sansio.effects import EffectError
@@ -55,8 +55,9 @@ async def copy(bucket: Bucket, step: CopyPiece) -> str | None:
 
 async def complete(bucket: Bucket, step: CompletePieces) -> Outcome:
     """`CompletePieces`."""
+    doing = f"creating {step.key}"
     asked = Asked(
-        f"creating {step.key}",
+        doing,
         "POST",
         step.key,
         query={"uploadId": step.upload_id},
@@ -65,6 +66,11 @@ async def complete(bucket: Bucket, step: CompletePieces) -> Outcome:
         expected=ABSENT,
     )
     told = await bucket.ask(asked)
+    if told.status != 404:
+        try:
+            expect(told.body, "CompleteMultipartUploadResult")
+        except DocumentDamaged as error:
+            raise bucket.unavailable(doing, error) from None
     return Outcome(told.status != 404, told.again)
 
 

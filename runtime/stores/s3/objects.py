@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
-from email.utils import parsedate_to_datetime
 from hashlib import md5
 
 from anyio import current_time
@@ -13,16 +13,18 @@ from anyio.to_thread import run_sync
 from angos.runtime.client.connection import NoAnswer
 from angos.runtime.hashing import Hasher
 from angos.runtime.stores.s3.bucket import Asked, Bucket
-from angos.runtime.stores.s3.documents import DocumentDamaged, ErrorDocument, deletion, parse_failed_deletions
-from angos.runtime.stores.s3.failures import failure_of
+from angos.runtime.stores.s3.documents import DocumentDamaged, ErrorDocument, deletion, expect, parse_failed_deletions
+from angos.runtime.stores.s3.failures import failure_of, seconds_of
 from angos.runtime.stores.s3.signing import percent_encoded
 from angos.sansio.bucket.attempts import AttemptFailed
 from angos.sansio.bucket.requests import (
+    CompareClocks,
     Content,
     Copy,
     Delete,
     DeleteMany,
     Fetch,
+    FetchSigned,
     Found,
     Get,
     HashObjects,
@@ -31,7 +33,7 @@ from angos.sansio.bucket.requests import (
     Outcome,
     Put,
 )
-from angos.sansio.effects import StorageCorrupt
+from angos.sansio.effects import StorageCorrupt, StorageRefused
 
 ABSENT = frozenset({404})
 THERE = frozenset({412})
@@ -59,11 +61,13 @@ async def head(bucket: Bucket, step: Head) -> Found | None:
             return None
         raise bucket.unavailable(doing, "there is no such bucket")
     try:
-        modified = parsedate_to_datetime(told.fields["last-modified"])
         size = int(told.fields["content-length"])
     except (KeyError, ValueError):
-        raise bucket.unavailable(doing, "the answer has no size or no date") from None
-    return Found(size, int(modified.timestamp() * 1000), told.fields.get(WRITER_FIELD))
+        raise bucket.unavailable(doing, "the answer has no size") from None
+    modified = seconds_of(told.fields.get("last-modified"))
+    if modified is None:
+        raise bucket.unavailable(doing, "the answer has no date")
+    return Found(size, int(modified * 1000), told.fields.get(WRITER_FIELD))
 
 
 async def put(bucket: Bucket, step: Put) -> Outcome:
@@ -80,7 +84,13 @@ async def copy(bucket: Bucket, step: Copy) -> bool:
     fields = {"x-amz-copy-source": copy_source(bucket, step.source)}
     doing = f"creating {step.key}"
     told = await bucket.ask(Asked(doing, "PUT", step.key, fields=fields, takes_long=True, expected=ABSENT))
-    return told.status != 404
+    if told.status == 404:
+        return False
+    try:
+        expect(told.body, "CopyObjectResult")
+    except DocumentDamaged as error:
+        raise bucket.unavailable(doing, error) from None
+    return True
 
 
 def copy_source(bucket: Bucket, key: str) -> str:
@@ -153,6 +163,29 @@ async def fetch_one(bucket: Bucket, step: Fetch) -> bytearray | None:
         value.extend(data)
 
     return value if await fetch(bucket, step.key, step.start, step.length, take) else None
+
+
+async def fetch_signed(bucket: Bucket, step: FetchSigned) -> bytes | None:
+    """`FetchSigned`."""
+    doing = f"following a signed URL to {step.key}"
+    presigned = await bucket.presigned(doing, step.key, step.media_type)
+    told = await bucket.ask(Asked(doing, "GET", step.key, presigned=presigned, expected=ABSENT))
+    if told.status == 404:
+        return None
+    if told.fields.get("content-type") != step.media_type:
+        raise StorageRefused(f"{doing} in {bucket.terms.name}: it takes no notice of response-content-type")
+    return told.body
+
+
+async def compare_clocks(bucket: Bucket, _: CompareClocks) -> int | None:
+    """`CompareClocks`."""
+    asked_at = time.time()
+    told = await bucket.ask(Asked("asking for the time", "HEAD"))
+    theirs = seconds_of(told.fields.get("date"))
+    if theirs is None:
+        return None
+    # It was cut to a second, at some moment between the question and the answer.
+    return round((theirs + 0.5 - (asked_at + time.time()) / 2) * 1000)
 
 
 async def hash_objects(bucket: Bucket, step: HashObjects) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from anyio import Lock
 from anyio.to_thread import run_sync
 
 from angos.runtime.driver import NOTHING_IN_THREAD
@@ -21,7 +22,9 @@ from angos.runtime.stores.s3 import objects, staging
 from angos.runtime.stores.s3.bucket import Bucket
 from angos.runtime.stores.s3.carrying_out import carry_out
 from angos.runtime.stores.s3.options import S3Options
+from angos.runtime.stores.s3.probe import now_ms
 from angos.sansio.bucket import listing, plans
+from angos.sansio.bucket.probe import ensure
 from angos.sansio.effects import (
     CreateKeys,
     DeleteKeys,
@@ -56,6 +59,9 @@ class S3Store:
     def __init__(self, options: S3Options) -> None:
         """Asks for nothing yet. Raises `ClientTlsUnusable`."""
         self._bucket = Bucket(options)
+        self._trying = Lock()
+        self.tried = False
+        """The bucket is known to do what the registry relies on. Otherwise the first creation of a key finds it out."""
 
     def follow(self, options: S3Options) -> None:
         """Ask from now on like this: with other keys, sizes or times. The bucket stays the one that it was."""
@@ -111,7 +117,15 @@ class S3Store:
 
     async def create_keys(self, effect: CreateKeys) -> tuple[bool, ...]:
         """`CreateKeys`."""
+        if not self.tried:
+            await self._try_out()
         return await carry_out(self._bucket, plans.create_keys(effect, self._bucket.terms))
+
+    async def _try_out(self) -> None:
+        async with self._trying:
+            if not self.tried:
+                await carry_out(self._bucket, ensure(self._bucket.terms, now_ms()))
+                self.tried = True
 
     async def delete_keys(self, effect: DeleteKeys) -> None:
         """`DeleteKeys`."""

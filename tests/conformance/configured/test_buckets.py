@@ -176,7 +176,8 @@ def test_requests_are_signed_with_these_keys_for_this_region(start: Start, proxy
     push(start({store: {"s3": bucket(proxy, bucket="far", region="eu-central-1", key_prefix=store)}}))
     assert proxy.seen
     for seen in proxy.seen:
-        assert is_signed_with(seen, Credentials("AKIDONE", Secret(SECRET)), "eu-central-1")
+        if "X-Amz-Signature" not in seen.query:  # the URL that the start tries out carries its own
+            assert is_signed_with(seen, Credentials("AKIDONE", Secret(SECRET)), "eu-central-1")
 
 
 def test_new_keys_are_used_as_soon_as_they_are_configured(start: Start, proxy: S3Proxy) -> None:

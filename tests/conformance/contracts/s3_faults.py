@@ -29,6 +29,7 @@ def ask(server: ScriptedServer, *effects: Effect[Any], backend: str = "asyncio",
 
     async def all_of_them() -> list[Any]:
         store = S3Store(options_of(server, **changes))
+        store.tried = True  # scripts are about what the effects ask
         replies = []
         for effect in effects:
             perform = getattr(store, METHODS[type(effect).__name__])

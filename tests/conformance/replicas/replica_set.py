@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -78,7 +79,7 @@ def make_secrets(folder: Path) -> Path:
     done = subprocess.run(
         [DEPLOYMENT / "make-secrets"],
         input=f"{PASSWORD}\n",
-        env={**os.environ, "ANGOS": f"{sys.executable} -m angos.runtime", "SECRETS": str(folder)},
+        env={**os.environ, "ANGOS": f"{shlex.quote(sys.executable)} -m angos.runtime", "SECRETS": str(folder)},
         capture_output=True,
         text=True,
         check=False,

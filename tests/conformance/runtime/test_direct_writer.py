@@ -80,13 +80,13 @@ def test_a_body_longer_than_the_threshold_is_written_past_the_page_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags: list[bool] = []
-    real = direct_writer._set_direct
+    real = direct_writer.set_direct
 
     def noting(descriptor: int, wanted: bool) -> object:
         flags.append(wanted)
         return real(descriptor, wanted)
 
-    monkeypatch.setattr(direct_writer, "_set_direct", noting)
+    monkeypatch.setattr(direct_writer, "set_direct", noting)
     receive(tmp_path / "short", [SOME_BYTES[:9_999]])
     assert flags == []
     receive(tmp_path / "long", [SOME_BYTES[:9_999], SOME_BYTES])
@@ -99,7 +99,7 @@ def test_a_file_system_without_direct_writes_gets_the_usual_ones(
     def refuse(descriptor: int, wanted: bool) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    monkeypatch.setattr(direct_writer, "_set_direct", refuse)
+    monkeypatch.setattr(direct_writer, "set_direct", refuse)
     assert receive(tmp_path / "file", [SOME_BYTES]) == Digest.of(SOME_BYTES)
     assert (tmp_path / "file").read_bytes() == SOME_BYTES
 

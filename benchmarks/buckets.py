@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.client import Connection, close_upload, open_upload, patch_upload, push_as_clients_do
-from benchmarks.content import Content, ContentMaker
-from benchmarks.memory import largest_while
+from benchmarks.client import Connection, push_as_clients_do
+from benchmarks.content import ContentMaker
+from benchmarks.memory import largest_while, upload
 from benchmarks.result import Result, Target
-from benchmarks.servers import Server, angos_in_bucket, s3_sink
+from benchmarks.servers import angos_in_bucket, s3_sink
 from benchmarks.settings import Settings
 from benchmarks.small_requests import requests_per_second_wrk
 
@@ -70,7 +70,7 @@ def _measure_upload(settings: Settings) -> Result:
         for number in range(settings.rounds):
             content = maker.make()
             before = server.processor_seconds()
-            _upload(server, content, chunked=number % 2 == 0)
+            upload(server, _NAMESPACE, content, chunked=number % 2 == 0)
             figures.append((server.processor_seconds() - before) * (1 << 30) / content.size)
     return Result("s3-upload", "processor time for each GiB that is uploaded to a bucket", "s", tuple(figures))
 
@@ -81,13 +81,7 @@ def _measure_memory(settings: Settings) -> Result:
         s3_sink(settings.cores) as port,
         angos_in_bucket(settings.cores, settings.folder / "remembering", port) as server,
     ):
-        uploads = [partial(_upload, server, maker.make(), number % 2 == 0) for number in range(_UPLOADS)]
+        uploads = [partial(upload, server, _NAMESPACE, maker.make(), number % 2 == 0) for number in range(_UPLOADS)]
         busy = largest_while(server, uploads)
     work = f"resident memory, {_UPLOADS} uploads of {settings.size_mib} MiB at once to a bucket"
     return Result("s3-memory", work, "MiB", (busy,), target=Target("figure", "at most", 238))  # 250 MB
-
-
-def _upload(server: Server, content: Content, chunked: bool) -> None:
-    with Connection(server.port) as connection:
-        target = patch_upload(connection, open_upload(connection, _NAMESPACE), content, chunked)
-        close_upload(connection, target, content)

@@ -42,7 +42,7 @@ def measure(settings: Settings) -> list[Result]:
 
 
 def _largest_while_transferring(server: Server, maker: ContentMaker, stored: Content) -> float:
-    uploads = [partial(_upload, server, maker.make(), number % 2 == 0) for number in range(_EACH)]
+    uploads = [partial(upload, server, _NAMESPACE, maker.make(), number % 2 == 0) for number in range(_EACH)]
     return largest_while(server, [*uploads, *[partial(_download, server, stored)] * _EACH])
 
 
@@ -67,9 +67,10 @@ def largest_while(server: Server, jobs: Sequence[Callable[[], None]]) -> float:
     return max(samples)
 
 
-def _upload(server: Server, content: Content, chunked: bool) -> None:
+def upload(server: Server, namespace: str, content: Content, chunked: bool) -> None:
+    """All of it, in one PATCH."""
     with Connection(server.port) as connection:
-        target = patch_upload(connection, open_upload(connection, _NAMESPACE), content, chunked)
+        target = patch_upload(connection, open_upload(connection, namespace), content, chunked)
         close_upload(connection, target, content)
 
 

@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from angos.runtime.command_line import add_config_argument, refuse
+
 if TYPE_CHECKING:
     from angos.runtime.config.schema import Configuration
 
@@ -49,15 +51,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     server = commands.add_parser("server", help="serve a registry", description="Serve a registry.")
-    server.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="a TOML file; can be repeated, later files win. The options below win over files",
-    )
+    add_config_argument(server, "a TOML file; can be repeated, later files win. The options below win over files")
     port, workers = _number(0, 65535), _number(1, 1024)
     server.add_argument("--host", help="the address to listen on (default: 127.0.0.1)")
     server.add_argument("--port", type=port, metavar="PORT", help="the port, 0 for any free one (default: 8000)")
@@ -90,9 +84,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         configuration = _with_arguments(load_configuration(files, contents), arguments)
     except BadConfiguration as error:
-        for problem in error.problems:
-            _complain(str(problem))
-        return 1
+        return refuse(error.problems)
     return _run(configuration, arguments, contents or [b""] * len(files))
 
 
@@ -133,8 +125,7 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
     from angos.runtime.stores.disk import UnusableRoot
 
     if (problem := loop_problem(configuration, arguments.loop)) is not None:
-        _complain(f"--loop {arguments.loop}: {problem}")
-        return 1
+        return refuse([f"--loop {arguments.loop}: {problem}"])
     configure_logging(configuration.observability.log)
     for warning in configuration.warnings:
         logging.getLogger("angos.configuration").warning("%s", warning)
@@ -174,14 +165,9 @@ def _run(configuration: Configuration, arguments: argparse.Namespace, contents: 
             reloader=reloader,
         )
     except (UnusableRoot, ListenError, NotServable) as error:
-        _complain(str(error))
-        return 1
+        return refuse([error])
     except KeyboardInterrupt:
         return 0
-
-
-def _complain(message: str) -> None:
-    print(f"angos: {message}", file=sys.stderr)  # noqa: T201
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

@@ -132,11 +132,15 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened_services(configuration: Configuration) -> AsyncIterator[Services]:
-    """For a command: performs the effects of storage, leases, time and ids. Raises `UnusableRoot`."""
+async def opened_services(
+    configuration: Configuration, access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({})
+) -> AsyncIterator[Services]:
+    """For a command: performs the effects of storage, leases, time and ids. `access`: see `Services`.
+
+    Raises `UnusableRoot`."""
     opened = Opened(configuration)
     try:
-        yield opened.services()
+        yield opened.services(access)
     finally:
         await opened.close()
 

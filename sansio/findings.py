@@ -10,6 +10,10 @@ Verdict = Literal["works", "fails", "unknown", "not tried"]
 """``unknown``: there was no usable answer. ``not tried``: what it takes does not work."""
 
 
+class Fails(Exception):
+    """What is tried out does not do this. Says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Whether a store does one thing that the registry relies on."""

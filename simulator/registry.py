@@ -94,7 +94,7 @@ class SimulatedRegistry:
         response = self.run(handle(request, self.config))
         match response.body:
             case Redirect() as elsewhere:
-                told = (*response.headers, ("Location", elsewhere.location))
+                told = (*response.headers, elsewhere.header)
             case _:
                 told = response.headers
         return Answer(response.status, told, self._bytes_of(response))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from angos.runtime.command_line import add_config_argument, complain, refuse
 from angos.runtime.config.file import BadConfiguration, Found, Table, read_files
 from angos.runtime.config.keys import Entry, Key, Named, Section
 from angos.runtime.config.kinds import Kind
@@ -18,15 +18,7 @@ MASK = "***"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="a TOML file; can be repeated, later files win",
-    )
+    add_config_argument(parser)
     parser.add_argument(
         "--storage",
         action="store_true",
@@ -53,11 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         table = read_files(files)
         configuration = build(table)
     except BadConfiguration as error:
-        for problem in error.problems:
-            print(f"angos: {problem}", file=sys.stderr)  # noqa: T201
-        return 1
+        return refuse(error.problems)
     for warning in configuration.warnings:
-        print(f"angos: warning: {warning}", file=sys.stderr)  # noqa: T201
+        complain(f"warning: {warning}")
     if arguments.storage:
         return try_stores(configuration)
     print(effective(table, SCHEMA, name_files=len(files) > 1), end="")  # noqa: T201
@@ -82,15 +72,14 @@ def try_stores(configuration: Configuration) -> int:
             else:
                 findings = findings_about(name, store, thorough=True)
         except UnusableRoot as error:
-            print(f"angos: {error}", file=sys.stderr)  # noqa: T201
-            code = 1
+            code = refuse([error])
             continue
         for line in table(findings):
             print(f"  {line}")  # noqa: T201
         if faults(findings):
-            print(f"angos: {name}: {store.place} cannot hold a store", file=sys.stderr)  # noqa: T201
+            complain(f"{name}: {store.place} cannot hold a store")
         elif doubts(findings):
-            print(f"angos: {name}: it is not known whether {store.place} can hold a store", file=sys.stderr)  # noqa: T201
+            complain(f"{name}: it is not known whether {store.place} can hold a store")
         if faults(findings) or doubts(findings):
             code = 1
     return code

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from getpass import getpass
-from pathlib import Path
 from typing import Any
 
 import anyio
 
 from angos.runtime.access.services import AccessServices
 from angos.runtime.clock import SystemClock
+from angos.runtime.command_line import add_config_argument, refuse
 from angos.runtime.config.file import BadConfiguration
 from angos.runtime.config.schema import Configuration, load_configuration
 from angos.runtime.driver import drive
@@ -52,7 +52,7 @@ class CannotExplain(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("-c", "--config", action="append", default=[], type=Path, metavar="FILE", help="as for server")
+    add_config_argument(parser, "as for server")
     parser.add_argument("method", help="GET, PUT, ...")
     parser.add_argument("target", help="path and query: /v2/team/app/manifests/latest")
     who = parser.add_mutually_exclusive_group()
@@ -75,12 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
         given = None if arguments.identity is None else _identity(arguments.identity, request)
         judgement = anyio.run(_judge, configuration, request, given)
     except BadConfiguration as error:
-        for problem in error.problems:
-            _complain(str(problem))
-        return 1
+        return refuse(error.problems)
     except (CannotExplain, RegistryError) as error:
-        _complain(error.message if isinstance(error, RegistryError) else str(error))
-        return 1
+        return refuse([error.message if isinstance(error, RegistryError) else error])
     registry = configuration.registry
     for line in _lines(judgement, request, registry):
         print(line)  # noqa: T201
@@ -205,7 +202,3 @@ def _policy_lines(where: str, decision: Decision) -> Iterator[str]:
         value = f"failed, {outcome.problem}" if outcome.value is None else str(outcome.value).lower()
         text = " ".join(outcome.rule.text.split())
         yield f"{INDENT}{outcome.rule.where.removeprefix(f'{where}.')}: {value} <- {text}"
-
-
-def _complain(message: str) -> None:
-    print(f"angos: {message}", file=sys.stderr)  # noqa: T201

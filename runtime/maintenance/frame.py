@@ -22,6 +22,7 @@ from typing import TextIO, TypeVar
 
 import anyio
 
+from angos.runtime.command_line import add_config_argument, complain, refuse
 from angos.runtime.config.file import BadConfiguration
 from angos.runtime.config.schema import Configuration, DirectoryConfig, load_configuration
 from angos.runtime.driver import drive
@@ -46,15 +47,7 @@ PASSED_MAX = 20
 
 def add_store_arguments(parser: argparse.ArgumentParser) -> None:
     """Which store a command works on."""
-    parser.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="the configuration of the server; can be repeated, later files win",
-    )
+    add_config_argument(parser, "the configuration of the server; can be repeated, later files win")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies (default: ./angos-data)")
 
 
@@ -67,20 +60,16 @@ def run(
     try:
         configuration = _configuration(arguments)
     except BadConfiguration as error:
-        for problem in error.problems:
-            complain(str(problem))
-        return 1
+        return refuse(error.problems)
     except UnusableRoot as error:
-        complain(str(error))
-        return 1
+        return refuse([error])
     configure_logging(configuration.observability.log)
     meter = Meter(sys.stderr)
     try:
         result = anyio.run(_drive, configuration, operation, meter)
     except (UnusableRoot, EffectError) as error:
         meter.clear()
-        complain(str(error))
-        return 1
+        return refuse([error])
     except KeyboardInterrupt:
         meter.clear()
         complain("interrupted; what was done so far counts, and the next run goes on with the rest")
@@ -90,8 +79,7 @@ def run(
 
 
 async def _drive(configuration: Configuration, operation: Callable[[Configuration], Operation[T]], meter: Meter) -> T:
-    async with opened_services(configuration) as services:
-        services.table[Tell] = meter.tell
+    async with opened_services(configuration, {Tell: meter.tell}) as services:
         return await drive(operation(configuration), RequestPerformer(services, {}))
 
 
@@ -172,8 +160,3 @@ def size_text(size: int) -> str:
         if size >= scale:
             return f"{size / scale:.1f} {unit}"
     return f"{size} bytes"
-
-
-def complain(message: str, stream: TextIO | None = None) -> None:
-    """Say it on standard error."""
-    print(f"angos: {message}", file=stream or sys.stderr)

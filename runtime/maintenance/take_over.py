@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from angos.runtime.command_line import refuse
 from angos.runtime.maintenance import frame
 from angos.sansio.distribution import Imported, import_distribution
 from angos.sansio.operation import Operation
@@ -35,11 +36,12 @@ def _show(done: Imported, *, as_json: bool) -> int:
         print(json.dumps(asdict(done), indent=2))  # noqa: T201
         return 1 if done.untaken else 0
     if not done.namespaces and not done.untaken:
-        frame.complain(
-            "no repository of distribution was found; --root or root_dir has to be the folder that contains v2,"
-            " as a rule docker/registry below the rootdirectory of the old registry"
+        return refuse(
+            [
+                "no repository of distribution was found; --root or root_dir has to be the folder that contains v2,"
+                " as a rule docker/registry below the rootdirectory of the old registry"
+            ]
         )
-        return 1
     what = f"{done.manifests} manifests, {done.tags} tags, {done.layers} layers"
     print(f"usable here: {what} in {done.namespaces} repositories; taken by this run: {done.created}")  # noqa: T201
     if done.deleted_here or done.newer_here:

@@ -114,7 +114,7 @@ async def write_response(
     """
     body = response.body
     if isinstance(body, Redirect):
-        response = Response(response.status, (*response.headers, ("Location", body.location)))
+        response = Response(response.status, (*response.headers, body.header))
         body = Inline(b"")
     head = format_head(response, close)
     bodiless = method == "HEAD" or response.content_length is None

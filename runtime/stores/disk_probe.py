@@ -14,15 +14,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from angos.runtime.stores.direct_writer import BLOCK_BYTES, set_direct
-from angos.sansio.findings import Finding
+from angos.sansio.findings import Fails, Finding
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NAME_BYTES = 160  # the longest name of the layout is that of an event of a tag with a sha512 digest: 156
 CONTENT = bytes(range(256)) * (BLOCK_BYTES // 256)
-
-
-class Fails(Exception):
-    """It does not do this. Says why."""
 
 
 def try_folder(folder: str, beginning: str, *, sync: bool, thorough: bool) -> tuple[Finding, ...]:

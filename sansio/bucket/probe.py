@@ -38,7 +38,7 @@ from angos.sansio.bucket.requests import (
     Terms,
 )
 from angos.sansio.effects import EffectError, Prefix, StorageFull, StorageRefused, StorageUnavailable
-from angos.sansio.findings import Finding, doubts, faults
+from angos.sansio.findings import Fails, Finding, doubts, faults
 
 REMAINS_MS = 3600 * 1000  # no store takes a signature from a clock that is wrong by more than 15 minutes
 CLOCKS_MS = 60 * 1000
@@ -52,10 +52,6 @@ LETS_CLIENTS_IN = "lets clients in with signed URLs"
 
 Check = Callable[["_Place"], Awaitable[str | None]]
 """What is worth knowing of something that works."""
-
-
-class _Fails(Exception):
-    """It does not do this. Says why."""
 
 
 class _Place:
@@ -109,7 +105,7 @@ async def _tried(place: _Place, need: str, check: Check, without: str) -> Findin
         return Finding(need, "works", await check(place) or "", without)
     except (StorageUnavailable, StorageFull) as error:
         return Finding(need, "unknown", place.shown(error), without)
-    except (_Fails, EffectError) as error:
+    except (Fails, EffectError) as error:
         return Finding(need, "fails", place.shown(error), without)
 
 
@@ -147,13 +143,13 @@ async def _has_our_time(_place: _Place) -> str | None:
         return "it does not tell its time"
     seconds = abs(ahead_ms) / 1000
     if abs(ahead_ms) > CLOCKS_MS:
-        raise _Fails(f"its clock is {seconds:.0f} s {'ahead of' if ahead_ms > 0 else 'behind'} that of this machine")
+        raise Fails(f"its clock is {seconds:.0f} s {'ahead of' if ahead_ms > 0 else 'behind'} that of this machine")
     return None
 
 
 async def _keeps(place: _Place) -> None:
     if await Get(place.key("absent")) is not None:
-        raise _Fails("it has an object under a key that nobody has used")
+        raise Fails("it has an object under a key that nobody has used")
     await Put(place.key("original"), (VALUE,))
     await _expect(place.key("original"), VALUE)
 
@@ -163,27 +159,27 @@ async def _creates_at_most_once(place: _Place) -> None:
     values = [b"writer %d" % number for number in range(RACERS)]
     won = await SideBySide(tuple(partial(create, key, value) for value in values), RACERS)
     if sum(won) != 1:
-        raise _Fails(
+        raise Fails(
             f"{sum(won)} of {RACERS} writers were told that they created the same key; it takes no notice of"
             " If-None-Match, or not at once, and the registry needs a store with conditional writes"
         )
     if await create(key, VALUE):
-        raise _Fails("it overwrites in spite of If-None-Match, and the registry needs a store with conditional writes")
+        raise Fails("it overwrites in spite of If-None-Match, and the registry needs a store with conditional writes")
     await _expect(key, values[won.index(True)])
 
 
 async def _lists(place: _Place) -> None:
     found = await sizes_below(place.prefix, place.terms)
     if missing := {"contended", "original"} - set(found):
-        raise _Fails(f"a key that was just created is not listed: {place.key(min(missing))}")
+        raise Fails(f"a key that was just created is not listed: {place.key(min(missing))}")
 
 
 async def _deletes(place: _Place) -> None:
     await delete([place.key("contended"), place.key("absent")], place.terms)
     if "contended" in await sizes_below(place.prefix, place.terms):
-        raise _Fails("a key that was just deleted is still listed")
+        raise Fails("a key that was just deleted is still listed")
     if await Get(place.key("contended")) is not None:
-        raise _Fails("a key that was just deleted is still there")
+        raise Fails("a key that was just deleted is still there")
 
 
 async def _lists_in_order(place: _Place) -> None:
@@ -192,17 +188,17 @@ async def _lists_in_order(place: _Place) -> None:
     found, _ = await _pages(inside, "", len(NAMES) // 2)
     if found != NAMES:
         missing = sorted(set(NAMES) - set(found))
-        raise _Fails(
+        raise Fails(
             f"a key that was just created is not listed: {missing[0]}"
             if missing
             else "keys are not listed once each in the order of their code points"
         )
     found, _ = await _pages(inside, NAMES[3], terms.listing_max)
     if found != NAMES[4:]:
-        raise _Fails("a listing does not begin after the key that it is told to (start-after)")
+        raise Fails("a listing does not begin after the key that it is told to (start-after)")
     _, folders = await _pages(inside, "", terms.listing_max, folders=True)
     if folders != FOLDERS:
-        raise _Fails("a listing does not roll keys up into folders (delimiter)")
+        raise Fails("a listing does not roll keys up into folders (delimiter)")
 
 
 async def _pages(
@@ -221,12 +217,12 @@ async def _pages(
 
 async def _gives_ranges(place: _Place) -> None:
     if await Fetch(place.key("original"), 6, 5) != VALUE[6:11]:
-        raise _Fails("it gave other bytes than those that were asked for (Range)")
+        raise Fails("it gave other bytes than those that were asked for (Range)")
 
 
 async def _copies(place: _Place) -> None:
     if not await Copy(place.key("original"), place.key("copy")):
-        raise _Fails("it does not find the object to copy")
+        raise Fails("it does not find the object to copy")
     await _expect(place.key("copy"), VALUE)
 
 
@@ -236,15 +232,15 @@ async def _joins_pieces(place: _Place) -> None:
     upload_id = await BeginPieces(key)
     third = await CopyPiece(key, upload_id, 3, place.key("original"), 0, len(VALUE))
     if third is None:
-        raise _Fails("it does not find the object to copy a piece from")
+        raise Fails("it does not find the object to copy a piece from")
     second = await PutPiece(key, upload_id, 2, (b"2" * size,))
     first = await PutPiece(key, upload_id, 1, (b"1" * size,))
     if (key, upload_id) not in await uploads_below(place.prefix, place.terms):
-        raise _Fails("a multipart upload that has begun is not listed")
+        raise Fails("a multipart upload that has begun is not listed")
     await complete(key, upload_id, (first, second, third), place.terms, new_size=2 * size + len(VALUE))
     for start, expected in ((size - 2, b"1122"), (2 * size - 2, b"22" + VALUE)):
         if await Fetch(key, start, len(expected)) != expected:
-            raise _Fails("what it made of several pieces has other bytes than these")
+            raise Fails("what it made of several pieces has other bytes than these")
 
 
 async def _forgets_pieces(place: _Place) -> None:
@@ -253,18 +249,18 @@ async def _forgets_pieces(place: _Place) -> None:
     await PutPiece(key, upload_id, 1, (VALUE,))
     await AbortPieces(key, upload_id)
     if (key, upload_id) in await uploads_below(place.prefix, place.terms):
-        raise _Fails("a multipart upload that was aborted is still listed")
+        raise Fails("a multipart upload that was aborted is still listed")
 
 
 async def _lets_clients_in(place: _Place) -> None:
     if await FetchSigned(place.key("original"), MEDIA_TYPE) != VALUE:
-        raise _Fails("it gave other bytes than those of the object")
+        raise Fails("it gave other bytes than those of the object")
 
 
 async def _expect(key: str, value: bytes) -> None:
     found = await Get(key)
     if found != value:
-        raise _Fails("an object that was just written is absent" if found is None else "an object has other bytes")
+        raise Fails("an object that was just written is absent" if found is None else "an object has other bytes")
 
 
 _SILENT: tuple[tuple[str, Check, str], ...] = (

@@ -148,15 +148,15 @@ class FromUpstream:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """No body, but the URL where the client finds one. The driver adds ``Location``: only the client may see it."""
+    """No body, but the URL where the client finds one. The driver adds the `header`: only the client may see it."""
 
     address: str
     query: Secret
 
     @property
-    def location(self) -> str:
-        """The value of ``Location``."""
-        return f"{self.address}?{self.query.value}"
+    def header(self) -> Header:
+        """``Location``, with the signature in it."""
+        return ("Location", f"{self.address}?{self.query.value}")
 
 
 Body = Inline | FromKey | Slices | Absent | FromFill | FromUpstream | Redirect

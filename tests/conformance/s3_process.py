@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import anyio
 
@@ -24,7 +23,7 @@ from angos.sansio.bucket.listing import sizes_below, uploads_below
 from angos.sansio.bucket.requests import Get
 from angos.sansio.effects import Prefix
 from angos.sansio.secret import Secret
-from tests.conformance.redis_process import free_port
+from tests.conformance.local_process import LocalProcess, free_port
 
 T = TypeVar("T")
 
@@ -32,28 +31,21 @@ PATIENCE_SECONDS = 30.0
 KEYS = Credentials("AKIDANGOSTEST", Secret("not-really-a-secret"))
 
 
-class S3Process:
-    """Keeps its objects in a folder, so that they survive its end, and listens on the same port each time it starts.
+class S3Process(LocalProcess):
+    """Keeps its objects in a folder, so that they survive its end.
 
     A multipart upload that is not complete is forgotten when it ends; without `keeps` all of it is, which is faster.
     """
 
     def __init__(self, folder: Path, *, keeps: bool = True) -> None:
+        super().__init__()
         self._folder = folder
         self._keeps = keeps
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
         try:
             self.start()
         except AssertionError:  # somebody else has taken the port in between, perhaps
             self.port = free_port()
             self.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
     @property
     def url(self) -> str:
@@ -91,23 +83,6 @@ class S3Process:
             time.sleep(0.02)
         self.kill()
         raise AssertionError(f"it does not start:\n{(self._folder / 's3.log').read_text()[-3000:]}")
-
-    def kill(self) -> None:
-        """At once; what it has answered is kept."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def freeze(self) -> None:
-        """Connections stay, and whatever is sent is taken and not answered."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Go on with everything that has been sent meanwhile."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
     def bucket(self, name: str, key_prefix: str = "") -> StoredBucket:
         """A bucket there, which has to be made before it is used."""

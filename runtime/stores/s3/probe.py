@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 from anyio import move_on_after
 
+from angos.runtime.clock import SystemClock
 from angos.runtime.stores.s3.bucket import Bucket
 from angos.runtime.stores.s3.carrying_out import carry_out
 from angos.runtime.stores.s3.options import S3Options
 from angos.sansio.bucket.probe import probe
+from angos.sansio.effects import ReadClock
 from angos.sansio.findings import Finding
 
 START_SECONDS = 10.0
@@ -27,12 +27,7 @@ async def try_bucket(options: S3Options, *, thorough: bool) -> tuple[Finding, ..
     )
     try:
         with move_on_after(seconds):
-            findings = await carry_out(bucket, probe(bucket.terms, now_ms(), thorough=thorough))
+            findings = await carry_out(bucket, probe(bucket.terms, SystemClock().read(ReadClock()), thorough=thorough))
     finally:
         await bucket.close()
     return findings
-
-
-def now_ms() -> int:
-    """The wall clock."""
-    return int(time.time() * 1000)

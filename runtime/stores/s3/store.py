@@ -14,6 +14,7 @@ from functools import partial
 from anyio import Lock
 from anyio.to_thread import run_sync
 
+from angos.runtime.clock import SystemClock
 from angos.runtime.driver import NOTHING_IN_THREAD
 from angos.runtime.hashing import hex_of
 from angos.runtime.performer import Body
@@ -22,7 +23,6 @@ from angos.runtime.stores.s3 import objects, staging
 from angos.runtime.stores.s3.bucket import Bucket
 from angos.runtime.stores.s3.carrying_out import carry_out
 from angos.runtime.stores.s3.options import S3Options
-from angos.runtime.stores.s3.probe import now_ms
 from angos.sansio.bucket import listing, plans
 from angos.sansio.bucket.probe import ensure
 from angos.sansio.effects import (
@@ -36,6 +36,7 @@ from angos.sansio.effects import (
     ListKeys,
     Page,
     PromoteParts,
+    ReadClock,
     ReadKey,
     SignedUrl,
     SignUrl,
@@ -124,7 +125,7 @@ class S3Store:
     async def _try_out(self) -> None:
         async with self._trying:
             if not self.tried:
-                await carry_out(self._bucket, ensure(self._bucket.terms, now_ms()))
+                await carry_out(self._bucket, ensure(self._bucket.terms, SystemClock().read(ReadClock())))
                 self.tried = True
 
     async def delete_keys(self, effect: DeleteKeys) -> None:

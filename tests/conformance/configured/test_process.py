@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from tests.conformance.configured.configured_registry import (
     refusal,
 )
 from tests.conformance.configured.coverage import changes_with
+from tests.conformance.local_process import free_port
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import stored_files
 from tests.conformance.runtime.observed import Scrape, ask
@@ -29,16 +27,6 @@ from tests.conformance.server.wire import Wire
 pytestmark = pytest.mark.xdist_group("configured-process")
 
 # --- where ------------------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    """One that the system gives to nobody who takes any."""
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(first - 8000, first)
-        with socket.socket() as attempt, contextlib.suppress(OSError):
-            attempt.bind(("127.0.0.1", port))
-            return port
 
 
 @changes_with("server.port", "server.workers")

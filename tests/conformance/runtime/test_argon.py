@@ -10,7 +10,9 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
@@ -18,7 +20,14 @@ from argon2 import PasswordHasher
 from angos.runtime.access.phc import check_phc
 from angos.runtime.maintenance import argon
 
-PROGRAM = "import argparse, sys; from angos.runtime.maintenance.argon import run; sys.exit(run(argparse.Namespace()))"
+# Whoever runs the tests in the background of a shell has interruptions ignored, and processes inherit that.
+PROGRAM = """
+import argparse, signal, sys
+from angos.runtime.maintenance.argon import run
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(run(argparse.Namespace()))
+"""
 
 
 INTERRUPT = b"^C"
@@ -69,6 +78,10 @@ def test_what_cannot_be_a_password_is_refused(run_with: RunWith, given: bytes, p
     assert problem in err
 
 
+def _sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 class TestOnATerminal:
     """A real one: a pseudo-terminal whose other end is the test."""
 
@@ -85,6 +98,9 @@ class TestOnATerminal:
                 while not shown.rstrip(b" ").endswith(b":"):  # a prompt: from now on nothing that is typed is shown
                     shown += os.read(terminal, 1000)
                 if line == INTERRUPT:
+                    # A signal right before the reading begins is noticed right after it: with the next key.
+                    while not _sleeps(process.pid):
+                        time.sleep(0.01)
                     process.send_signal(signal.SIGINT)
                 else:
                     os.write(terminal, line)

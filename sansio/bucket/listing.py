@@ -8,7 +8,7 @@ is the order of keys, but not always that of the names of folders: ``a!/`` and `
 from __future__ import annotations
 
 from angos.sansio.bucket.requests import List, ListUploads, Terms
-from angos.sansio.effects import ListFolders, ListKeys, Page, Prefix
+from angos.sansio.effects import ListFolders, ListKeys, Page, Prefix, StorageUnavailable
 
 
 async def list_keys(effect: ListKeys, terms: Terms) -> Page:
@@ -35,6 +35,7 @@ async def list_folders(effect: ListFolders, terms: Terms) -> Page:
     token: str | None = ""
     while True:
         listed = await List(effect.prefix, effect.after, token or "", terms.listing_max, folders=True)
+        before = passed
         for folder in listed.folders:
             _check_order(terms, effect.prefix, passed, folder)
             passed = folder
@@ -42,6 +43,8 @@ async def list_folders(effect: ListFolders, terms: Terms) -> Page:
                 found.add(folder[:-1])
         if listed.keys:
             passed = max(passed, listed.keys[-1][0])
+        if (listed.keys or listed.folders) and passed <= before:
+            raise _goes_in_circles(terms, effect.prefix)
         token = listed.next_token
         names = sorted(found)
         if token is None:
@@ -57,6 +60,8 @@ async def sizes_below(prefix: Prefix, terms: Terms) -> dict[str, int]:
     token: str | None = ""
     while token is not None:
         listed = await List(prefix, "", token, terms.listing_max)
+        if listed.keys and all(name in sizes for name, _ in listed.keys):
+            raise _goes_in_circles(terms, prefix)
         sizes.update(listed.keys)
         token = listed.next_token
     return sizes
@@ -69,6 +74,8 @@ async def uploads_below(prefix: Prefix, terms: Terms) -> list[tuple[str, str]]:
     while markers is not None:
         listed = await ListUploads(prefix, markers)
         found += listed.uploads
+        if listed.next_markers is not None and listed.next_markers == markers:
+            raise _goes_in_circles(terms, prefix)
         markers = listed.next_markers
     return found
 
@@ -78,6 +85,11 @@ def _check_order(terms: Terms, prefix: Prefix, before: str, name: str) -> None:
         raise terms.unavailable(
             f"listing {prefix}", "the names are not in order of their code points, as the registry needs them"
         )
+
+
+def _goes_in_circles(terms: Terms, prefix: Prefix) -> StorageUnavailable:
+    """For a page that brings nothing new: asking on and on would never end."""
+    return terms.unavailable(f"listing {prefix}", "it gives the same names again")
 
 
 def _is_settled(name: str, passed: str) -> bool:

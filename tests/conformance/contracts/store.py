@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -19,11 +20,14 @@ from angos.runtime.leases.local import LocalLeases
 from angos.runtime.performer import RequestPerformer, Services
 from angos.runtime.stores.directory import DirectoryStore
 from angos.runtime.stores.s3.store import S3Store
+from angos.sansio.bucket.requests import Terms
 from angos.sansio.effects import BodyHandle, BodyInterrupted, BodyTooLarge, Effect
 from angos.sansio.operation import Operation
 from angos.simulator.world.bodies import ArrivingBody, SyntheticBody
+from angos.simulator.world.bucket import AMAZON, Limits
 from angos.simulator.world.clock import Clock
 from angos.simulator.world.directory import DirectoryWorld
+from angos.simulator.world.s3 import S3World
 from angos.simulator.world.store import KeyWorld
 from tests.conformance.contracts.s3 import s3_bucket
 
@@ -175,6 +179,25 @@ def _simulated(make: Callable[[Clock, dict[int, ArrivingBody]], Any]) -> Iterato
     yield SimulatedStore(make)
 
 
+NARROW = Limits(piece_bytes_min=64 << 10, listing_max=7, deletions_max=3)
+"""So small that what the tests put, list and delete meets each of them."""
+
+
+def _simulated_bucket(limits: Limits, *, tried_out: bool) -> AbstractContextManager[StoreUnderTest]:
+    terms = Terms(
+        "simulated bucket",
+        limits.piece_bytes_min,
+        limits.piece_bytes_max,
+        copy_bytes_max=limits.piece_bytes_min * 20,
+        copy_piece_bytes=limits.piece_bytes_min * 2,
+        copies_at_once=4,
+        attempts=3,
+        listing_max=limits.listing_max,
+        deletions_max=limits.deletions_max,
+    )
+    return _simulated(partial(S3World, limits=limits, terms=terms, tried_out=tried_out))
+
+
 IMPLEMENTATIONS: dict[str, Callable[[Path], AbstractContextManager[StoreUnderTest]]] = {
     "directory on asyncio": lambda root: _directory(root, "asyncio"),
     "directory on trio": lambda root: _directory(root, "trio"),
@@ -183,7 +206,9 @@ IMPLEMENTATIONS: dict[str, Callable[[Path], AbstractContextManager[StoreUnderTes
     "bucket on asyncio": lambda _: _bucket("asyncio"),
     "bucket on trio": lambda _: _bucket("trio"),
     "blobs in a bucket": lambda root: _bucket("asyncio", metadata=root),
-    "simulated bucket": lambda root: _simulated(KeyWorld),
+    "simulated keys": lambda root: _simulated(KeyWorld),
+    "simulated bucket": lambda root: _simulated_bucket(AMAZON, tried_out=False),
+    "narrow simulated bucket": lambda root: _simulated_bucket(NARROW, tried_out=True),
     "simulated directory": lambda root: _simulated(DirectoryWorld),
 }
 

@@ -1,6 +1,6 @@
 """What a store refuses: parts of under 5 MiB or over 5 GiB, more than 10,000 of them, copies of more than 5 GiB.
 
-Sizes are pretended, so that they can be any; the store of `pretended_bucket` refuses to the byte.
+Bytes are pretended, so that sizes can be any; the simulated bucket refuses to the byte.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from angos.sansio.oci.digest import Digest
 from angos.sansio.steps import Step
 from angos.sansio.upload_session import Chunk, chunk_key
 from angos.simulator.registry import SimulatedRegistry
-from tests.conformance.contracts.pretended_bucket import LEAST, MOST, PARTS, PretendedBucket, Span
+from angos.simulator.world.bucket import AMAZON
+from tests.conformance.contracts.pretended_bytes import PretendedBucket, Span
 
+LEAST, MOST, PARTS = AMAZON.piece_bytes_min, AMAZON.piece_bytes_max, AMAZON.pieces_max
 GIB = 1 << 30
 MIB = 1 << 20
 UPLOAD = Prefix("v2/repositories/x/_uploads/u/u.")
@@ -38,8 +40,8 @@ def joined(sizes: list[int], **how: Any) -> PretendedBucket:
         bucket.add(plans.part_key(UPLOAD, part.name), part.size)
     assert bucket.run(plans.promote_parts(PromoteParts(UPLOAD, parts, BLOB), terms(**how))) is True
     wanted = [Span(plans.part_key(UPLOAD, part.name), 0, part.size) for part in parts if part.size]
-    assert list(bucket.objects[BLOB]) == wanted or not wanted
-    assert bucket.open_uploads == {}
+    assert list(bucket.objects[BLOB].content.spans) == wanted or not wanted
+    assert bucket.uploads == {}
     return bucket
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -10,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angos.sansio.bucket.listing import list_folders, list_keys, sizes_below
-from angos.sansio.bucket.requests import List, Listed, Terms
+from angos.sansio.bucket.listing import list_folders, list_keys, sizes_below, uploads_below
+from angos.sansio.bucket.requests import BeginPieces, List, Listed, Put, Terms
 from angos.sansio.effects import ListFolders, ListKeys, Page, Prefix, StorageUnavailable
+from angos.simulator.world.bucket import AMAZON, Bucket
+from angos.simulator.world.carrying import Carrying, Plan
+from angos.simulator.world.quirks import QuirkyBucket
 
 PREFIX = Prefix("v2/ns/")
 TERMS = Terms("the bucket", 5 << 20, 5 << 30, 5 << 30, 100_000_000, 4, 3, listing_max=4)
@@ -21,41 +26,22 @@ TERMS = Terms("the bucket", 5 << 20, 5 << 30, 5 << 30, 100_000_000, 4, 3, listin
 NAMES = st.sets(st.text("a!-./0", min_size=1, max_size=5).filter(lambda name: "" not in name.split("/")), max_size=12)
 
 
-class Store:
+class Store(Bucket):
     """Has these keys. How many of the names that it could show it does show at a time, others decide."""
 
     def __init__(self, names: set[str], shown: Callable[[int], int]) -> None:
-        self.names = sorted(names)
+        super().__init__()
         self.shown = shown
         self.answer: Callable[[Listed], Listed] = lambda listed: listed
+        for name in names:
+            self.take(Put(f"{PREFIX}{name}", ()))
 
-    def run(self, plan: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, plan: Plan) -> Any:
         """What the plan comes to; its requests are all for listings."""
-        outcome: Any = None
-        while True:
-            try:
-                step = plan.send(outcome)
-            except StopIteration as stop:
-                return stop.value
-            outcome = self.answer(self.listed(step))
+        return Carrying(self, plan, attempts=1, draw_writer=lambda: "writer").run()
 
-    def listed(self, step: List) -> Listed:
-        """Amazon S3 API Reference, ListObjectsV2: what is rolled up counts once, and is never shown twice."""
-        after = step.token or step.after
-        entries: list[str] = []
-        for name in self.names:
-            folder, slash, _ = name.partition("/")
-            entry = f"{folder}/" if step.folders and slash else name
-            # What comes after a key inside a folder is that folder again; after the folder itself it is not.
-            shown_before = entry <= after if step.token or not entry.endswith("/") else name <= after
-            if not shown_before and entry not in entries:
-                entries.append(entry)
-        page = entries[: min(step.limit, self.shown(len(entries)))]
-        more = len(page) < len(entries)
-        token = (page[-1] if page else after) if more else None
-        keys = tuple((entry, 0) for entry in page if not (step.folders and entry.endswith("/")))
-        folders = tuple(entry for entry in page if step.folders and entry.endswith("/"))
-        return Listed(keys, folders, token if token != "" or not more else " ")
+    def page(self, request: List, limit: int) -> Listed:
+        return self.answer(super().page(request, min(limit, self.shown(limit))))
 
 
 def pages(store: Store, page: Callable[[str], Page]) -> list[str]:
@@ -98,3 +84,23 @@ def test_names_that_are_shown_again_or_out_of_order_are_a_failure(names: set[str
     store.answer = mixed_up
     with pytest.raises(StorageUnavailable, match="not in order"):
         store.run(list_keys(ListKeys(PREFIX, "", 100), Terms("the bucket", 1, 1, 1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        partial(list_keys, ListKeys(PREFIX, "", 100)),
+        partial(list_folders, ListFolders(PREFIX, "", 100)),
+        partial(sizes_below, PREFIX),
+        partial(uploads_below, PREFIX),
+    ],
+    ids=["keys", "folders", "sizes", "uploads"],
+)
+def test_a_store_that_gives_its_first_page_again_and_again_is_not_asked_for_ever(listing: Callable[..., Plan]) -> None:
+    """It takes no notice of the token. Joining the pages went on until there was no memory left."""
+    bucket = QuirkyBucket(["goes in circles"], limits=replace(AMAZON, listing_max=TERMS.listing_max))
+    for number in range(10):
+        bucket.take(Put(f"{PREFIX}{number}/key", ()))
+        bucket.take(BeginPieces(f"{PREFIX}{number}"))
+    with pytest.raises(StorageUnavailable, match=r"again|not in order"):
+        Carrying(bucket, listing(TERMS), attempts=1, draw_writer=lambda: "writer").run()

@@ -1,5 +1,5 @@
 """The command line: ``angos server``, ``angos check``, ``angos argon``, ``angos explain``,
-``angos import``, ``angos --version``.
+``angos prune``, ``angos import``, ``angos --version``.
 
 Only what a command needs is imported, when it is needed.
 """
@@ -23,6 +23,7 @@ _MAINTENANCE: Final = {
     "check": "check configuration files, and print what they come to",
     "argon": "hash a password for a configuration file",
     "explain": "say what would become of a request, and why",
+    "prune": "delete the tags that no rule of retention keeps",
     "import": "take over what another registry has stored, where it lies",
 }
 """Commands and what they do. Each is a module of its name, unless that is a word of Python."""

@@ -31,6 +31,7 @@ from angos.runtime.config.kinds import (
     secret,
     whole,
 )
+from angos.runtime.config.retention_keys import GLOBAL_RETENTION, REPOSITORY_RETENTION
 from angos.runtime.config.server_keys import server_key, size_text
 from angos.sansio.config import RegistryConfig
 
@@ -110,6 +111,7 @@ GLOBAL = Section(
             'request.action.startsWith("get-") || identity.username == "alice"',
             "everything is allowed, unless there is `[auth]`, a webhook or a policy of a repository: then nothing is",
         ),
+        "retention_policy": GLOBAL_RETENTION,
     },
 )
 
@@ -317,6 +319,7 @@ REPOSITORY = Named(
                 'identity.id != null || request.action in ["get-manifest", "get-blob"]',
                 "the global policy alone decides",
             ),
+            "retention_policy": REPOSITORY_RETENTION,
         },
     ),
     {"team/app": ()},

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from angos.runtime.stores.s3.options import S3Options
     from angos.sansio.access.config import AccessConfig, TokenService
     from angos.sansio.access.policy import Policy
+    from angos.sansio.retention import RetentionConfig, RetentionRule
 
 _REGISTRY_FIELDS = {
     "max_manifest_size": "manifest_size_max",
@@ -57,6 +58,7 @@ def build(table: Table) -> Configuration:
         _tls(values.table("server")),
         _access_settings(values.table("auth")),
         _observability(values.table("observability")),
+        _retention(values),
         tuple(warnings_of(values)),
     )
 
@@ -203,6 +205,32 @@ def _policy(values: Values) -> Policy:
         evaluate = compile_expression(expression, functions=FUNCTIONS, matcher=matcher, zones=zone_offset)
         made.append(Rule(text, f"{values.path('rules')}[{index}]", expression, evaluate))
     return Policy(default, tuple(made))
+
+
+def _retention(values: Values) -> RetentionConfig | None:
+    found = values.table("global").table("retention_policy")
+    repositories = sorted(values.tables("repository").items())
+    own = [(name, _retention_rules(repository.table("retention_policy"))) for name, repository in repositories]
+    everywhere, declared = _retention_rules(found), tuple((name, rules) for name, rules in own if rules)
+    if not everywhere and not declared:
+        return None
+    from angos.sansio.retention import MIN_AGE_SECONDS, RetentionConfig
+
+    return RetentionConfig(everywhere, declared, found.get("min_age", MIN_AGE_SECONDS))
+
+
+def _retention_rules(values: Values) -> tuple[RetentionRule, ...]:
+    if not (rules := values.get("rules", ())):
+        return ()
+    from angos.runtime.config.cel_patterns import re2_matcher, zone_offset
+    from angos.sansio.access.expression import compile_expression
+    from angos.sansio.retention import FUNCTIONS, RetentionRule
+
+    matcher, made = re2_matcher(), []
+    for index, (text, expression) in enumerate(rules):
+        evaluate = compile_expression(expression, functions=FUNCTIONS, matcher=matcher, zones=zone_offset)
+        made.append(RetentionRule(text, f"{values.path('rules')}[{index}]", expression, evaluate))
+    return tuple(made)
 
 
 # --- what the runtime checks and asks with ----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from angos.sansio.config import RegistryConfig
 if TYPE_CHECKING:
     from angos.runtime.redis.address import RedisAddress
     from angos.runtime.stores.s3.options import S3Options
+    from angos.sansio.retention import RetentionConfig
 
 DEFAULT_ROOT = Path("angos-data")
 
@@ -66,6 +67,8 @@ class Configuration:
     """None: plain HTTP."""
     access: AccessSettings = field(default_factory=AccessSettings)
     observability: ObservabilityOptions = field(default_factory=ObservabilityOptions)
+    retention: RetentionConfig | None = None
+    """None: every tag stays."""
     warnings: tuple[str, ...] = ()
     """What is allowed but hardly meant; for the operator."""
 

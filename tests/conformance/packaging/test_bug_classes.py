@@ -220,6 +220,17 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         "bodies were held in memory whole",
         ["conformance/configured/test_bucket_memory.py::test_long_uploads_side_by_side_take_the_memory_of_their_parts"],
     ),
+    49: (
+        "what could not be read was taken for absent, and deleted",
+        [
+            "property/test_retention.py::test_a_tag_that_cannot_be_read_costs_nothing_but_itself",
+            "property/test_retention.py::test_a_repository_whose_tags_cannot_be_listed_is_passed_over",
+        ],
+    ),
+    58: (
+        "one bad object ended a whole run",
+        ["property/test_retention.py::test_a_tag_that_cannot_be_read_costs_nothing_but_itself"],
+    ),
     59: (
         "a listing that was cut off was taken for complete",
         [
@@ -250,6 +261,16 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             f"{REDIRECTS}::test_content_is_signed_where_it_lies",
             "conformance/oci/test_data_sets.py",
             "conformance/oci/test_referrers.py",
+        ],
+    ),
+    65: (
+        "retention kept and dropped the wrong ones",
+        [
+            "property/test_retention.py::test_an_unknown_push_time_keeps",
+            "property/test_retention.py::test_what_has_no_known_time_takes_no_place_among_the_newest",
+            "property/test_retention.py::test_another_rule_only_keeps_more",
+            "property/test_retention.py::test_signatures_of_what_is_here_stay_and_take_no_place_among_the_newest",
+            "conformance/runtime/test_retention_rules.py::test_what_cannot_be_meant_is_refused_when_it_is_loaded",
         ],
     ),
     68: (

@@ -24,6 +24,7 @@ from angos.runtime.stores.s3.options import Credentials, S3Options
 from angos.sansio.access.config import AccessConfig, TokenService
 from angos.sansio.access.policy import Policy
 from angos.sansio.config import RepositoryConfig
+from angos.sansio.oci.reference import Namespace
 from angos.sansio.secret import Secret
 from tests.conformance.runtime.example_configuration import (
     STORES,
@@ -82,6 +83,11 @@ def own_policy(configuration: Configuration) -> Policy:
 
 def rules(policy: Policy) -> list[tuple[str, str]]:
     return [(rule.text, rule.where) for rule in policy.rules]
+
+
+def kept_by(configuration: Configuration, namespace: str) -> list[tuple[str, str]]:
+    assert configuration.retention is not None
+    return [(rule.text, rule.where) for rule in configuration.retention.rules_for(Namespace(namespace))]
 
 
 OTHER_HASH = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5a25vd3NpdA$BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA"
@@ -190,6 +196,12 @@ CASES: dict[str, tuple[object, Read, object]] = {
         lambda found: rules(access(found).policy),
         [("false", "global.access_policy.rules[0]"), ("true", "global.access_policy.rules[1]")],
     ),
+    "global.retention_policy.rules": (
+        ["false", "true"],
+        lambda found: kept_by(found, "elsewhere"),
+        [("false", "global.retention_policy.rules[0]"), ("true", "global.retention_policy.rules[1]")],
+    ),
+    "global.retention_policy.min_age": (60, lambda found: found.retention and found.retention.min_age_seconds, 60.0),
     "blob_store.fs.root_dir": ("blobs", lambda found: folder_of(found.blob_store).root_dir, Path("blobs")),
     "blob_store.fs.sync_to_disk": (False, lambda found: folder_of(found.blob_store).sync_to_disk, False),
     "metadata_store.fs.root_dir": ("names", lambda found: folder_of(found.metadata_store).root_dir, Path("names")),
@@ -249,6 +261,11 @@ CASES: dict[str, tuple[object, Read, object]] = {
         ["has_repository_policy()"],
         lambda found: rules(own_policy(found)),
         [("has_repository_policy()", 'repository."team/app".access_policy.rules[0]')],
+    ),
+    "repository.*.retention_policy.rules": (
+        ["false"],
+        lambda found: kept_by(found, "team/app")[1:],
+        [("false", 'repository."team/app".retention_policy.rules[0]')],
     ),
     "observability.metrics.enabled": (True, lambda found: found.observability.metrics.enabled, True),
     "observability.metrics.listen": ("[::1]:0", lambda found: found.observability.metrics.listen, "[::1]:0"),

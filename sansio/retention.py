@@ -1,0 +1,192 @@
+"""Retention: which tags of a repository may go, as its rules have it. Decides, and touches nothing.
+
+Rules say what to keep. Those of ``[global]`` and those of the repository are one list, and the first that is true keeps
+the tag; another rule can only keep more. Whatever is not known keeps, too: a rule that fails or gives anything but true
+or false, a push at an unknown time, a tag that could not be read. Without any rule everything stays.
+
+Some tags stay whatever the rules say, and take no place among the newest:
+
+* what was pushed a moment ago, because somebody is at work on it;
+* signatures, attestations and lists of referrers under a tag made from the digest of a manifest
+  (``sha256-<hex>``, ``sha256-<hex>.sig``), for as long as that manifest is in the repository.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from angos.sansio.access.expression import EvaluationError, Expression, compile_expression
+from angos.sansio.layout import TagEvent
+from angos.sansio.oci.digest import HEX_LENGTH, Digest
+from angos.sansio.oci.reference import Namespace, Tag
+
+MIN_AGE_SECONDS: Final = 3600.0
+
+NOW: Final = "now()"
+RANK: Final = "top_pushed()"
+"""Variables that no rule can name; the functions of these names read them."""
+
+
+def _seconds(name: str, factor: int) -> Callable[..., Any]:
+    def run(_variables: Mapping[str, Any], count: Any) -> int:
+        if type(count) is not int:
+            raise EvaluationError(f"{name} takes a whole number")
+        return _bounded(count * factor)
+
+    return run
+
+
+def _bounded(value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise EvaluationError("a number is out of range of an int")
+    return value
+
+
+def _top_pushed(variables: Mapping[str, Any], count: Any) -> bool:
+    if type(count) is not int:
+        raise EvaluationError("top_pushed takes a whole number")
+    rank = variables[RANK]
+    return rank is not None and rank < count
+
+
+FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
+    "now": lambda variables: variables[NOW],
+    "days": _seconds("days", 86400),
+    "hours": _seconds("hours", 3600),
+    "minutes": _seconds("minutes", 60),
+    "top_pushed": _top_pushed,
+}
+"""What rules can call beside the functions of the language."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """One expression that says what to keep."""
+
+    text: str
+    where: str
+    """The key in the configuration: ``global.retention_policy.rules[2]``."""
+    expression: Expression
+    evaluate: Callable[[Mapping[str, Any]], Any] = field(default=None, compare=False, repr=False)  # type: ignore[assignment]
+    """Made from the expression unless given."""
+
+    def __post_init__(self) -> None:
+        if self.evaluate is None:
+            object.__setattr__(self, "evaluate", compile_expression(self.expression, functions=FUNCTIONS))
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    """``[global.retention_policy]`` and those of repositories."""
+
+    rules: tuple[RetentionRule, ...] = ()
+    repositories: tuple[tuple[str, tuple[RetentionRule, ...]], ...] = ()
+    """Further rules for a namespace and everything below it. None lies inside another one."""
+    min_age_seconds: float = MIN_AGE_SECONDS
+    """What is younger stays."""
+
+    def rules_for(self, namespace: Namespace) -> tuple[RetentionRule, ...]:
+        """The rules that decide about a namespace."""
+        for declared, rules in self.repositories:
+            if namespace == declared or namespace.startswith(f"{declared}/"):
+                return (*self.rules, *rules)
+        return self.rules
+
+
+# --- what is known about a tag ----------------------------------------------------------------------------------------
+
+_COMPANION = re.compile(r"(sha256|sha512)-([0-9a-f]{64,128})(?:\.[a-zA-Z0-9._-]+)?")
+
+
+def named_subject(tag: Tag) -> Digest | None:
+    """The manifest that a tag of this form belongs to; None for other tags."""
+    match = _COMPANION.fullmatch(tag.name)
+    if match is None or len(match[2]) != HEX_LENGTH[match[1]]:
+        return None
+    return Digest(match[1], match[2])
+
+
+@dataclass(frozen=True, slots=True)
+class TagFacts:
+    """A tag as it is at this moment."""
+
+    tag: Tag
+    event: TagEvent | None
+    """What set it. None: that could not be read."""
+    has_subject: bool = False
+    """It belongs to a manifest of the repository."""
+
+    @property
+    def pushed_ms(self) -> int | None:
+        """When it was pushed; None when that is not known, as of stores that were not written here."""
+        return self.event.at_ms if self.event is not None and self.event.at_ms >= 0 else None
+
+
+Why = Literal["rule", "rule failed", "young", "undated", "belongs", "unreadable", "no rules", "no rule"]
+"""What decided. ``no rule`` is why a tag goes, everything else keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to become of a tag, and why."""
+
+    facts: TagFacts
+    why: Why
+    rule: RetentionRule | None = None
+    problem: str = ""
+    """Of the rule that failed."""
+
+    @property
+    def goes(self) -> bool:
+        """Whether it may be deleted."""
+        return self.why == "no rule"
+
+
+def judge(
+    tags: Sequence[TagFacts], rules: Sequence[RetentionRule], now_ms: int, *, min_age_ms: int = 0
+) -> tuple[Verdict, ...]:
+    """The verdict on each tag of one repository, all of which are given, in their order."""
+    if not rules:
+        return tuple(Verdict(facts, "no rules") for facts in tags)
+    ranks = _ranks(tags)
+    return tuple(_judge(facts, ranks.get(facts.tag), rules, now_ms, min_age_ms) for facts in tags)
+
+
+def _ranks(tags: Iterable[TagFacts]) -> dict[Tag, int]:
+    """How many tags were pushed later, of those that are ranked. Tags of one moment are ranked by name, so that two
+    runs agree."""
+    ranked = [(pushed_ms, facts.tag) for facts in tags if (pushed_ms := facts.pushed_ms) is not None]
+    belonging = {facts.tag for facts in tags if facts.has_subject}
+    ranked.sort(key=lambda entry: (-entry[0], entry[1]))
+    return {tag: rank for rank, tag in enumerate(tag for _, tag in ranked if tag not in belonging)}
+
+
+def _judge(facts: TagFacts, rank: int | None, rules: Sequence[RetentionRule], now_ms: int, min_age_ms: int) -> Verdict:
+    if facts.event is None:
+        return Verdict(facts, "unreadable")
+    if facts.has_subject:
+        return Verdict(facts, "belongs")
+    pushed_ms = facts.pushed_ms
+    if pushed_ms is None:
+        return Verdict(facts, "undated")
+    if now_ms - pushed_ms < min_age_ms:
+        return Verdict(facts, "young")
+    variables = {
+        "image": {"tag": facts.tag.name, "pushed_at": pushed_ms // 1000},
+        NOW: now_ms // 1000,
+        RANK: rank,
+    }
+    for rule in rules:
+        try:
+            value = rule.evaluate(variables)
+        except EvaluationError as error:
+            return Verdict(facts, "rule failed", rule, str(error))
+        if value is True:
+            return Verdict(facts, "rule", rule)
+        if value is not False:
+            problem = f"gave a value of type {type(value).__name__} instead of true or false"
+            return Verdict(facts, "rule failed", rule, problem)
+    return Verdict(facts, "no rule")

@@ -1,5 +1,5 @@
 """The command line: ``angos server``, ``angos check``, ``angos argon``, ``angos explain``,
-``angos prune``, ``angos import``, ``angos --version``.
+``angos prune``, ``angos import``, ``angos export``, ``angos --version``.
 
 Only what a command needs is imported, when it is needed.
 """
@@ -25,6 +25,7 @@ _MAINTENANCE: Final = {
     "explain": "say what would become of a request, and why",
     "prune": "delete the tags that no rule of retention keeps",
     "import": "take over what another registry has stored, where it lies",
+    "export": "let another registry serve what was stored here since it was taken over",
 }
 """Commands and what they do. Each is a module of its name, unless that is a word of Python."""
 _MODULES: Final = {"import": "take_over"}

@@ -100,8 +100,8 @@ async def import_distribution(manifest_size_max: int) -> Imported:
 
 
 @dataclass(slots=True)
-class _Place:
-    """The namespace that is being taken."""
+class Place:
+    """How far a namespace was taken over, and how far it is when this run is done with it."""
 
     namespace: Namespace
     taken_until_ms: int | None
@@ -114,21 +114,42 @@ class _Place:
 
     def has_seen(self, link: DistributionLink, stat: Stat) -> bool:
         """An earlier run has taken it."""
-        until = self.taken_until_ms
-        return until is not None and stat.modified_ms <= until and f"{link.kind}/{link.name}" not in self.untaken
+        return self.knows(stat) and f"{link.kind}/{link.name}" not in self.untaken
+
+    def knows(self, stat: Stat) -> bool:
+        """It was there when an earlier run came by."""
+        return self.taken_until_ms is not None and stat.modified_ms <= self.taken_until_ms
+
+    async def record(self) -> None:
+        """This run is done with the namespace."""
+        until = self.newest_ms
+        if self.taken_until_ms is not None:
+            until = max(until, self.taken_until_ms + (self.missed != self.untaken))
+        if until != self.taken_until_ms:
+            value = compact_json({"not_taken": sorted(self.missed)})
+            await CreateKeys(((layout.import_key(self.namespace, until), value),))
 
 
-class _Problem(Exception):
+class Problem(Exception):
+    """Why something can be taken neither here nor there."""
+
     def __init__(self, problem: str, detail: str) -> None:
         super().__init__(detail)
         self.problem = problem
+
+
+def told(error: Problem | EffectError) -> tuple[str, str]:
+    """The word for it, and what to tell beside."""
+    if isinstance(error, Problem):
+        return error.problem, str(error)
+    return "corrupt" if isinstance(error, StorageCorrupt) else "unreadable", str(error)
 
 
 class _Run:
     def __init__(self, manifest_size_max: int) -> None:
         self._size_max = manifest_size_max
         self._current: str | None = None
-        self._place: _Place | None = None
+        self._place: Place | None = None
         self._counts: Counter[str] = Counter()
         self._untaken: list[Untaken] = []
         self.done = 0
@@ -159,43 +180,29 @@ class _Run:
             namespace = parse_namespace(text)
         except Invalid:
             return
-        until, missed = await _last_import(namespace)
-        self._place = _Place(namespace, until, missed)
+        self._place = await place_of(namespace)
         self._counts["namespaces"] += 1
 
     async def leave(self) -> None:
         """No more links of the namespace follow: record how far it was taken."""
         place, self._place = self._place, None
-        if place is None:
-            return
-        until = place.newest_ms
-        if place.taken_until_ms is not None:
-            until = max(until, place.taken_until_ms + (place.missed != place.untaken))
-        if until != place.taken_until_ms:
-            value = compact_json({"not_taken": sorted(place.missed)})
-            await CreateKeys(((layout.import_key(place.namespace, until), value),))
+        if place is not None:
+            await place.record()
 
     async def take(self, key: Key, link: DistributionLink) -> None:
         """Take what a link names, or note why not."""
         self.done += 1
-        problem: tuple[str, str] | None = None
         try:
             await self._take(key, link)
-        except _Problem as error:
-            problem = (error.problem, str(error))
-        except StorageCorrupt as error:
-            problem = ("corrupt", str(error))
-        except EffectError as error:
-            problem = ("unreadable", str(error))
-        if problem is not None:
-            self._untaken.append(Untaken(key, *problem))
+        except (Problem, EffectError) as error:
+            self._untaken.append(Untaken(key, *told(error)))
             if self._place is not None:
                 self._place.missed.add(f"{link.kind}/{link.name}")
 
     async def _take(self, key: Key, link: DistributionLink) -> None:
         place = self._place
         if place is None:
-            raise _Problem("invalid-name", f"{link.namespace!r} is not the name of a repository")
+            raise Problem("invalid-name", f"{link.namespace!r} is not the name of a repository")
         stat = await StatKey(key)
         if stat is None:  # deleted since it was listed
             return None
@@ -204,7 +211,7 @@ class _Run:
             return await self._take_tag(place, key, link, stat)
         digest = layout.parse_distribution_digest(link.name)
         if digest is None:
-            raise _Problem("invalid-name", f"{link.name!r} is not a digest that can be stored here")
+            raise Problem("invalid-name", f"{link.name!r} is not a digest that can be stored here")
         here = (
             layout.owner_key(digest, place.namespace)
             if link.kind == "layer"
@@ -231,18 +238,18 @@ class _Run:
 
     async def _create_revision(self, namespace: Namespace, digest: Digest, size: int, at_ms: int) -> bool:
         if size > self._size_max:
-            raise _Problem("too-large", f"manifest {digest} has {size} bytes, {self._size_max} are allowed")
+            raise Problem("too-large", f"manifest {digest} has {size} bytes, {self._size_max} are allowed")
         body = await ReadKey(layout.blob_key(digest))
         if body is None:
-            raise _Problem("broken-link", f"there are no bytes of {digest}")
+            raise Problem("broken-link", f"there are no bytes of {digest}")
         if Digest.of(body, digest.algorithm) != digest:
-            raise _Problem("corrupt", f"the stored bytes of {digest} have another digest")
+            raise Problem("corrupt", f"the stored bytes of {digest} have another digest")
         try:
             manifest = parse_manifest(body, None)
         except SchemaOne as error:
-            raise _Problem("schema-1", str(error)) from None
+            raise Problem("schema-1", str(error)) from None
         except Invalid as error:
-            raise _Problem("invalid-manifest", str(error)) from None
+            raise Problem("invalid-manifest", str(error)) from None
         await CreateKeys(plan_references(namespace, digest, body, manifest, ()))
         revision = layout.revision_key(namespace, digest), revision_record(manifest, at_ms)
         created = (await CreateKeys((revision,)))[0]
@@ -251,22 +258,22 @@ class _Run:
             await CreateKeys(((layout.referrer_key(namespace, manifest.subject, digest), referrer),))
         return created
 
-    async def _take_tag(self, place: _Place, key: Key, link: DistributionLink, stat: Stat) -> None:
+    async def _take_tag(self, place: Place, key: Key, link: DistributionLink, stat: Stat) -> None:
         try:
             tag = Tag.parse(link.name)
         except Invalid as error:
-            raise _Problem("invalid-name", str(error)) from None
-        digest = await _target(key, stat)
+            raise Problem("invalid-name", str(error)) from None
+        digest = await link_target(key, stat)
         current = await newest_event(place.namespace, tag)
         if current is not None and (current.kind, current.digest) == ("set", digest):
             self._counts["tags"] += 1
             return
-        if current is not None and stat.modified_ms <= await _happened_ms(place.namespace, tag, current):
+        if current is not None and stat.modified_ms <= await happened_ms(place.namespace, tag, current):
             self._counts["newer_here"] += 1
             return
         if await StatKey(layout.revision_key(place.namespace, digest)) is None:
             message = f"tag {tag} names {digest}, which is not among the manifests that were taken"
-            raise _Problem("broken-link", message)
+            raise Problem("broken-link", message)
         event = TagEvent(stat.modified_ms, "set", digest)
         await CreateKeys(((layout.tag_reference_key(digest, place.namespace, tag), b""),))
         await CreateKeys(((Key(f"{layout.tag_events_prefix(place.namespace, tag)}{event}"), b""),))
@@ -277,26 +284,26 @@ class _Run:
 async def _size(digest: Digest) -> int:
     stat = await StatKey(layout.blob_key(digest))
     if stat is None:
-        raise _Problem("broken-link", f"there are no bytes of {digest}")
+        raise Problem("broken-link", f"there are no bytes of {digest}")
     if stat.size == 0 and digest != Digest.of(b"", digest.algorithm):
-        raise _Problem("zero-bytes", f"the file of {digest} is empty")
+        raise Problem("zero-bytes", f"the file of {digest} is empty")
     return stat.size
 
 
-async def _target(key: Key, stat: Stat) -> Digest:
+async def link_target(key: Key, stat: Stat) -> Digest:
     """What the link file of a tag says."""
     if stat.size == 0:
-        raise _Problem("zero-bytes", "the link file is empty")
+        raise Problem("zero-bytes", "the link file is empty")
     if stat.size > LINK_SIZE_MAX:
-        raise _Problem("corrupt", f"the link file has {stat.size} bytes")
+        raise Problem("corrupt", f"the link file has {stat.size} bytes")
     value = await ReadKey(key) or b""
     try:
         return Digest.parse(value.decode("ascii").strip())
     except (Invalid, UnicodeDecodeError):
-        raise _Problem("corrupt", f"the link file says {value[:100]!r}, which is no digest") from None
+        raise Problem("corrupt", f"the link file says {value[:100]!r}, which is no digest") from None
 
 
-async def _happened_ms(namespace: Namespace, tag: Tag, event: TagEvent) -> int:
+async def happened_ms(namespace: Namespace, tag: Tag, event: TagEvent) -> int:
     """When it was done. A deletion is dated by what it deletes, and says inside when that was."""
     if event.kind == "set":
         return event.at_ms
@@ -308,16 +315,16 @@ async def _happened_ms(namespace: Namespace, tag: Tag, event: TagEvent) -> int:
         return event.at_ms
 
 
-async def _last_import(namespace: Namespace) -> tuple[int | None, frozenset[str]]:
-    """Up to when links were taken, and what could not be. An unreadable record counts as one that names nothing: what
-    was deleted stays deleted."""
+async def place_of(namespace: Namespace) -> Place:
+    """How far earlier runs have taken the namespace. An unreadable record counts as one that names nothing: what was
+    deleted stays deleted."""
     page = await ListKeys(layout.imports_prefix(namespace), limit=1)
     until = layout.parse_import_name(page.names[0]) if page.names else None
     if until is None:
-        return None, frozenset()
+        return Place(namespace, None, frozenset())
     value = await ReadKey(layout.import_key(namespace, until))
     try:
         names = json.loads(value or b"{}")["not_taken"]
-        return until, frozenset(name for name in names if isinstance(name, str))
+        return Place(namespace, until, frozenset(name for name in names if isinstance(name, str)))
     except (ValueError, KeyError, TypeError):
-        return until, frozenset()
+        return Place(namespace, until, frozenset())

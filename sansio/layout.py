@@ -60,6 +60,9 @@ def blob_references_prefix(digest: Digest) -> Prefix:
     return Prefix(f"v2/ref/{_sharded(digest)}/")
 
 
+REFERENCES_PREFIX = Prefix("v2/ref/")
+
+
 def owner_key(digest: Digest, namespace: Namespace) -> Key:
     """Present: the namespace uploaded, mounted or fetched the blob, so whoever may read the namespace may read it."""
     return Key(f"v2/ref/{_sharded(digest)}/{namespace}!own")
@@ -68,6 +71,17 @@ def owner_key(digest: Digest, namespace: Namespace) -> Key:
 def parse_owner_name(name: str) -> Namespace | None:
     """The owner named by a key relative to `blob_references_prefix`; None for other keys there."""
     return Namespace(name.removesuffix("!own")) if name.endswith("!own") else None
+
+
+_OWNED = re.compile(r"([^/]+/[^/]+/[^/]+)/(.+)!own")
+
+
+def parse_owned_name(name: str) -> tuple[Digest, str] | None:
+    """The blob and its owner of a name relative to `REFERENCES_PREFIX`; None for other keys there. The owner's name has
+    not been checked."""
+    match = _OWNED.fullmatch(name)
+    digest = None if match is None else _parse_sharded(match[1])
+    return None if match is None or digest is None else (digest, match[2])
 
 
 def before_owners(repository: str) -> str:
@@ -300,6 +314,50 @@ def parse_distribution_link(name: str) -> DistributionLink | None:
     if match["revision"] is not None:
         return DistributionLink(match["namespace"], "revision", match["revision"])
     return DistributionLink(match["namespace"], "tag", match["tag"])
+
+
+def distribution_layer_key(namespace: Namespace, digest: Digest) -> Key:
+    """The link by which distribution knows that the repository has the layer or config. Its value is the digest."""
+    return Key(f"{DISTRIBUTION_PREFIX}{namespace}/_layers/{digest.algorithm}/{digest.hex}/link")
+
+
+def distribution_revision_key(namespace: Namespace, digest: Digest) -> Key:
+    """The link by which distribution knows that the repository has the manifest. Its value is the digest."""
+    return Key(f"{DISTRIBUTION_PREFIX}{namespace}/_manifests/revisions/{digest.algorithm}/{digest.hex}/link")
+
+
+def distribution_tag_prefix(namespace: Namespace, tag: Tag) -> Prefix:
+    """All that distribution knows about a tag."""
+    return Prefix(f"{DISTRIBUTION_PREFIX}{namespace}/_manifests/tags/{tag}/")
+
+
+def distribution_tag_key(namespace: Namespace, tag: Tag) -> Key:
+    """The link whose value is the digest that the tag names."""
+    return Key(f"{distribution_tag_prefix(namespace, tag)}current/link")
+
+
+def distribution_tag_index_key(namespace: Namespace, tag: Tag, digest: Digest) -> Key:
+    """The link by which distribution knows that the tag names, or named, this digest."""
+    return Key(f"{distribution_tag_prefix(namespace, tag)}index/{digest.algorithm}/{digest.hex}/link")
+
+
+_TAG_FOLDER = re.compile(r"v2/repositories/.+?/_manifests/tags/[^/]+")
+
+
+def distribution_tag_folders(key: Key) -> tuple[str, ...]:
+    """The folders that exist for this key alone or for others of the same tag, deepest first; none for other keys.
+
+    To distribution, a folder is a tag. So in a directory they have to go with the last of their keys.
+    """
+    match = _TAG_FOLDER.match(key)
+    if match is None:
+        return ()
+    folders = []
+    folder = key.rpartition("/")[0]
+    while len(folder) >= match.end():
+        folders.append(folder)
+        folder = folder.rpartition("/")[0]
+    return tuple(folders)
 
 
 def imports_prefix(namespace: Namespace) -> Prefix:

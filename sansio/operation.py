@@ -62,6 +62,12 @@ class Operation(Generic[T]):
         self._coroutine.close()
 
     @property
+    def has_begun(self) -> bool:
+        """False as long as nobody has called `resume`."""
+        coroutine: Any = self._coroutine
+        return self.has_ended or coroutine.cr_running or coroutine.cr_suspended
+
+    @property
     def has_ended(self) -> bool:
         """True when it has given its value, has failed, or was abandoned."""
         return getattr(self._coroutine, "cr_frame", None) is None

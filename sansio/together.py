@@ -20,4 +20,11 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]], *, limit: int =
         return (await all_of_them[0],)
     if not all_of_them:
         return ()
-    return await Together(tuple(map(Operation, all_of_them)), limit)
+    operations = tuple(map(Operation, all_of_them))
+    try:
+        return await Together(operations, limit)
+    except GeneratorExit:
+        for operation in operations:
+            if not operation.has_begun:  # nor will it: a crash, and nobody is to be told of coroutines never awaited
+                operation.abandon()
+        raise

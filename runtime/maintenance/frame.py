@@ -15,7 +15,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -160,3 +160,16 @@ def size_text(size: int) -> str:
         if size >= scale:
             return f"{size / scale:.1f} {unit}"
     return f"{size} bytes"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """``1 tag``, ``2 tags``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def show_some(lines: Sequence[str], most: int) -> None:
+    """The first of these lines, and how many were left out."""
+    for line in lines[:most]:
+        print(line)  # noqa: T201
+    if len(lines) > most:
+        print(f"and {len(lines) - most} more, all of which --json shows")  # noqa: T201

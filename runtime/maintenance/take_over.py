@@ -42,12 +42,14 @@ def _show(done: Imported, *, as_json: bool) -> int:
                 " as a rule docker/registry below the rootdirectory of the old registry"
             ]
         )
-    what = f"{done.manifests} manifests, {done.tags} tags, {done.layers} layers"
-    print(f"usable here: {what} in {done.namespaces} repositories; taken by this run: {done.created}")  # noqa: T201
+    what = ", ".join(
+        frame.counted(number, name)
+        for number, name in ((done.manifests, "manifest"), (done.tags, "tag"), (done.layers, "layer"))
+    )
+    where = frame.counted(done.namespaces, "repository", "repositories")
+    print(f"usable here: {what} in {where}; taken by this run: {done.created}")  # noqa: T201
     if done.deleted_here or done.newer_here:
-        print(f"left as it is here: {done.deleted_here} deleted since, {done.newer_here} tags changed since")  # noqa: T201
-    for untaken in done.untaken[:UNTAKEN_MAX]:
-        print(f"not taken: {untaken.problem}: {untaken.key}: {untaken.detail}")  # noqa: T201
-    if len(done.untaken) > UNTAKEN_MAX:
-        print(f"not taken: {len(done.untaken) - UNTAKEN_MAX} more, all of which --json shows")  # noqa: T201
+        changed = frame.counted(done.newer_here, "tag")
+        print(f"left as it is here: {done.deleted_here} deleted since, {changed} changed since")  # noqa: T201
+    frame.show_some([f"not taken: {left.problem}: {left.key}: {left.detail}" for left in done.untaken], UNTAKEN_MAX)
     return 1 if done.untaken else 0

@@ -243,7 +243,7 @@ class DirectoryStore:
         return self._run("creating keys", plans.create_keys(effect, self._folders))
 
     def _delete_keys(self, effect: DeleteKeys) -> None:
-        self._run("deleting keys", plans.delete_keys(effect))
+        self._run("deleting keys", plans.delete_keys(effect, self._folders))
 
     def _promote_parts(self, effect: PromoteParts) -> bool:
         return self._run(f"creating {effect.key}", plans.promote_parts(effect, self._folders))

@@ -24,6 +24,7 @@ from angos.sansio.disk.steps import (
     Path,
     ReceiveFile,
     Remove,
+    RemoveFolder,
     Rename,
     SizeOf,
     SyncFile,
@@ -235,6 +236,13 @@ class DiskPlan(Generic[T]):
             return
         self.published = True
 
+    def remove_folder(self, step: RemoveFolder) -> None:
+        try:
+            os.rmdir(self._full(step.path))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
     def family_of(self, step: FamilyOf) -> tuple[Path, ...]:
         folder, _, beginning = step.beginning.rpartition("/")
         try:
@@ -271,6 +279,7 @@ _TAKE: dict[type[Step[Any]], Callable[[Any, Any], Any]] = {
     Link: DiskPlan.link,
     Rename: DiskPlan.rename,
     Remove: DiskPlan.remove,
+    RemoveFolder: DiskPlan.remove_folder,
     FamilyOf: DiskPlan.family_of,
     SyncFile: DiskPlan.sync_file,
     SyncFolder: DiskPlan.sync_folder,

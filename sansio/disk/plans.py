@@ -7,7 +7,7 @@ Four rules, each of them lost bytes somewhere when it was forgotten:
    Whoever finds a folder that another request has just made cannot know whether it would survive, so the first use of
    a folder by a process syncs the whole way up; `Folders` remembers where that is done.
 3. A key that is already there may be the work of another request that has not synced it yet: it is synced again.
-4. Folders are never removed. So rule 2 can remember.
+4. Folders are never removed, so that rule 2 can remember; but for those that another registry would take for a tag.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from angos.sansio.disk.steps import (
     Path,
     ReceiveFile,
     Remove,
+    RemoveFolder,
     Rename,
     SizeOf,
     SyncFile,
@@ -41,6 +42,7 @@ from angos.sansio.effects import (
     StageBody,
     Staged,
 )
+from angos.sansio.layout import distribution_tag_folders
 
 ROOT = Path("")
 FOLDERS_REMEMBERED_MAX = 20_000  # some 150 bytes each; forgetting costs a few needless syncs
@@ -107,10 +109,17 @@ async def create_keys(effect: CreateKeys, folders: Folders) -> tuple[bool, ...]:
     return tuple(created)
 
 
-async def delete_keys(effect: DeleteKeys) -> None:
+async def delete_keys(effect: DeleteKeys, folders: Folders) -> None:
     """`DeleteKeys`."""
     for key in effect.keys:
         await Remove(key_path(key))
+    emptied = dict.fromkeys(Path(folder) for key in effect.keys for folder in distribution_tag_folders(key))
+    if emptied:
+        folders.forget()
+        for folder in sorted(emptied, key=lambda path: -path.count("/")):
+            await RemoveFolder(folder)
+        for folder in dict.fromkeys(parent_of(folder) for folder in emptied):
+            await SyncFolder(folder)
     for folder in dict.fromkeys(parent_of(key_path(key)) for key in effect.keys):
         await SyncFolder(folder)
 

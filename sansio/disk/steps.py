@@ -114,6 +114,13 @@ class Remove(Step[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveFolder(Step[None]):
+    """Remove a folder that is empty; absent or not empty is no error."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class FamilyOf(Step[tuple[Path, ...]]):
     """The files of one folder whose paths begin with `beginning`, sorted by code point."""
 

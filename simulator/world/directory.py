@@ -51,7 +51,7 @@ from angos.simulator.world.store import Bodies, page_of
 
 PLANNED: dict[type[Effect[Any]], Callable[[Any, Folders], Coroutine[Any, Any, Any]]] = {
     CreateKeys: lambda effect, folders: plans.create_keys(effect, folders),
-    DeleteKeys: lambda effect, folders: plans.delete_keys(effect),
+    DeleteKeys: lambda effect, folders: plans.delete_keys(effect, folders),
     StageBody: lambda effect, folders: plans.stage_body(effect, folders),
     PromoteParts: lambda effect, folders: plans.promote_parts(effect, folders),
     DiscardPart: lambda effect, folders: plans.discard_part(effect),

@@ -23,6 +23,7 @@ from angos.sansio.disk.steps import (
     Received,
     ReceiveFile,
     Remove,
+    RemoveFolder,
     Rename,
     SizeOf,
     SyncFile,
@@ -83,6 +84,7 @@ class Disk:
             Link: self._link,
             Rename: self._rename,
             Remove: lambda step: self._remove(step.path),
+            RemoveFolder: lambda step: self._remove_folder(step.path),
             FamilyOf: self._family_of,
             SyncFile: self._sync_file,
             SyncFolder: self._sync_folder,
@@ -109,6 +111,12 @@ class Disk:
         parent, slash, _ = prefix.rpartition("/")
         folder = self._folders.get(parent)
         return sorted(path for path in _walk(folder, parent + slash) if path.startswith(prefix)) if folder else []
+
+    def folders(self, path: str) -> list[str]:
+        """The names of the folders in a folder, empty ones too."""
+        folder = self._folders.get(path)
+        entries = folder.entries if folder is not None else {}
+        return sorted(name for name, node in entries.items() if isinstance(node, Folder))
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -210,6 +218,13 @@ class Disk:
         folder = self._folders.get(parent)
         if folder is not None and isinstance(folder.entries.get(name), File):
             del folder.entries[name]
+
+    def _remove_folder(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        folder = self._folders.get(path)
+        if folder is not None and not folder.entries:
+            del self._folders[path]
+            del self._folders[parent].entries[name]
 
     def _family_of(self, step: FamilyOf) -> tuple[Path, ...]:
         parent, _, beginning = step.beginning.rpartition("/")

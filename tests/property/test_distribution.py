@@ -7,73 +7,11 @@ from typing import Any
 
 import pytest
 
-from angos.sansio.distribution import Imported, import_distribution
-from angos.sansio.effects import CreateKeys, Effect, Key, ReadKey, StatKey, StorageUnavailable
+from angos.sansio.effects import Effect, ReadKey, StatKey, StorageUnavailable
 from angos.sansio.layout import blob_key
 from angos.sansio.oci.digest import Digest
-from angos.sansio.operation import Operation
-from angos.simulator.registry import SimulatedRegistry
 from angos.simulator.world.images import blob, image
-
-REFERRER = (
-    b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"a/b",'
-    b'"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:'
-    b'44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[],'
-    b'"subject":{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":1}}'
-    % str(image(0).digest).encode()
-)
-SCHEMA_1 = b'{"schemaVersion": 1, "name": "a", "tag": "old", "fsLayers": []}'
-
-
-class OldStore:
-    """A store that distribution has filled, and the registry that takes it over."""
-
-    def __init__(self) -> None:
-        self.registry = SimulatedRegistry()
-
-    def write(self, key: str, value: bytes) -> None:
-        self.registry.run(Operation(_create(Key(key), value)))
-        self.registry.world.clock.now_ms += 1000
-
-    def link(self, namespace: str, what: str, digest: Digest) -> None:
-        self.write(f"v2/repositories/{namespace}/{what}/link", str(digest).encode())
-
-    def push(self, index: int, namespace: str, tag: str = "") -> None:
-        wanted = image(index)
-        for child in wanted.children:
-            self.push(child, namespace)
-        for needed in wanted.blobs:
-            layer = blob(needed)
-            self.write(blob_key(layer.digest), layer.content)
-            self.link(namespace, f"_layers/sha256/{layer.digest.hex}", layer.digest)
-        self.push_manifest(wanted.content, namespace)
-        if tag:
-            self.link(namespace, f"_manifests/tags/{tag}/current", wanted.digest)
-            self.link(namespace, f"_manifests/tags/{tag}/index/sha256/{wanted.digest.hex}", wanted.digest)
-
-    def push_manifest(self, content: bytes, namespace: str) -> None:
-        digest = Digest.of(content, "sha256")
-        self.write(blob_key(digest), content)
-        self.link(namespace, f"_manifests/revisions/sha256/{digest.hex}", digest)
-
-    def take(self) -> Imported:
-        return self.registry.run(Operation(import_distribution(1 << 22)))
-
-    def names(self) -> dict[str, bytes | None]:
-        names = self.registry.world.store.names("v2/")
-        return {name: self.registry.run(Operation(_read(Key(name)))) for name in names}
-
-    def digest(self, namespace: str, reference: str) -> str | None:
-        answer = self.registry.send("GET", f"/v2/{namespace}/manifests/{reference}")
-        return dict(answer.headers)["Docker-Content-Digest"] if answer.status == 200 else None
-
-
-async def _create(key: Key, value: bytes) -> None:
-    await CreateKeys(((key, value),))
-
-
-async def _read(key: Key) -> bytes | None:
-    return await ReadKey(key)
+from tests.property.old_store import REFERRER, SCHEMA_1, OldStore, killed_after
 
 
 @pytest.fixture
@@ -207,7 +145,6 @@ def test_an_outage_is_told_and_is_no_absence(old: OldStore) -> None:
     assert old.digest("a", "v1") == str(image(0).digest)
 
 
-@pytest.mark.filterwarnings("ignore:coroutine")  # what is killed had begun several, and waits for none of them
 def test_killed_at_any_effect_and_run_again_it_ends_in_the_same_place() -> None:
     """And at every moment, what can be found leads somewhere."""
 
@@ -223,7 +160,7 @@ def test_killed_at_any_effect_and_run_again_it_ends_in_the_same_place() -> None:
     wanted = whole.names()
     for survived in range(10_000):
         store = filled()
-        if not _killed_after(store, survived):
+        if not killed_after(store.registry, store.take, survived):
             assert survived > 50
             return
         for namespace, tag in (("a", "v1"), ("a/b", "v2")):
@@ -233,29 +170,3 @@ def test_killed_at_any_effect_and_run_again_it_ends_in_the_same_place() -> None:
         store.take()
         assert store.names() == wanted
     raise AssertionError("the import does not end")
-
-
-class _Killed(BaseException):
-    pass
-
-
-def _killed_after(store: OldStore, count: int) -> bool:
-    """Perform `count` effects of an import and drop it. False when it was done before."""
-    perform = store.registry.perform
-    left = count
-
-    def counting(effect: Effect[Any]) -> Any:
-        nonlocal left
-        if left == 0:
-            raise _Killed
-        left -= 1
-        return perform(effect)
-
-    store.registry.perform = counting  # type: ignore[method-assign]
-    try:
-        store.take()
-    except _Killed:
-        return True
-    finally:
-        store.registry.perform = perform  # type: ignore[method-assign]
-    return False

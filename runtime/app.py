@@ -13,10 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from anyio import create_task_group
+
 from angos.runtime.background import Chore, OnlyOne
 from angos.runtime.clock import SystemClock
 from angos.runtime.config.schema import Configuration
-from angos.runtime.driver import drive
+from angos.runtime.driver import Performer, drive
 from angos.runtime.entropy import SystemEntropy
 from angos.runtime.leases.local import LocalLeases
 from angos.runtime.observability.logs import configure_logging
@@ -33,11 +35,14 @@ from angos.sansio.registry import handle
 from angos.sansio.secret import Secret
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from angos.runtime.access.services import AccessServices
     from angos.runtime.access.settings import AccessSettings
     from angos.runtime.observability.observed_store import ContentStore
     from angos.runtime.recorder import Recorder
     from angos.runtime.server.tls import ServerTls, TlsOptions
+    from angos.runtime.upstream.services import UpstreamPerformers, UpstreamServices
     from angos.sansio.access.config import AccessConfig
 
 _log = logging.getLogger("angos.recorder")
@@ -54,20 +59,40 @@ class RegistryApplication:
         recorder: Recorder | None = None,
         leases: Leases | None = None,
         access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({}),
+        upstreams: UpstreamPerformers | None = None,
     ) -> None:
         self._config = config
         self._recorder = recorder
         self._blobs = blobs
         self._services = Services(blobs, metadata, leases or LocalLeases(), SystemClock(), SystemEntropy(), access)
+        self._has_upstreams = upstreams is not None
+        if upstreams is not None:
+            upstreams.join(self._services)
 
     async def respond(self, request: Request, body: RequestBody) -> Response:
         """The answer to one request. An error that comes out of here is a bug."""
         performer = RequestPerformer(self._services, {request.body: body})
+        if self._has_upstreams:
+            return await self._respond_with_upstreams(request, performer)
+        return await self._respond(request, performer)
+
+    async def _respond_with_upstreams(self, request: Request, performer: Performer) -> Response:
+        from angos.runtime.upstream.services import StreamsKept
+
+        keeping = StreamsKept(performer)
+        response: Response | None = None
+        try:
+            response = await self._respond(request, keeping)
+            return response
+        finally:
+            await keeping.close_others(response)
+
+    async def _respond(self, request: Request, performer: Performer) -> Response:
         if self._recorder is not None:
             return await self._respond_recorded(request, performer, self._recorder)
         return await drive(handle(request, self._config), performer, self._services.in_thread)
 
-    async def _respond_recorded(self, request: Request, performer: RequestPerformer, recorder: Recorder) -> Response:
+    async def _respond_recorded(self, request: Request, performer: Performer, recorder: Recorder) -> Response:
         recording = recorder.begin(request, performer)
         response: Response | None = None
         try:
@@ -101,6 +126,9 @@ class Foundation:
         self._configuration = configuration
         self._background = OnlyOne(configuration.server.workers)
         self._access: AccessServices | None = None
+        self._upstreams: UpstreamServices | None = None
+        self._tasks: TaskGroup | None = None
+        """What no request waits for, in a process that serves."""
         self._token_secret = Secret(base64.b64encode(os.urandom(48)).decode())
         """Signs tokens when no secret is configured. All processes have it, since they are forked from this one."""
         self._recorder = None if record is None else _recorder(record, configuration.registry)
@@ -109,9 +137,17 @@ class Foundation:
     async def running(self) -> AsyncIterator[None]:
         """To be entered in each process that serves, on its loop, for as long as it does."""
         try:
-            async with self.observation.running(), self._background.running(*self._chores()):
+            async with (
+                self.observation.running(),
+                self._background.running(*self._chores()),
+                create_task_group() as self._tasks,
+            ):
                 yield
+                tasks, self._tasks = self._tasks, None
+                tasks.cancel_scope.cancel()
         finally:
+            if self._upstreams is not None:
+                await self._upstreams.close()
             await self._opened.close()
 
     def build(self, configuration: Configuration) -> Serving:
@@ -125,7 +161,10 @@ class Foundation:
         recorder = None if self._recorder is None else self._recorder.under(config)
         access = {} if config.access is None else self._access_performers(config.access, configuration.access)
         opened = self._opened
-        application = RegistryApplication(config, opened.blobs, opened.metadata, recorder, opened.leases, access)
+        upstreams = self._upstream_performers(configuration) if config.has_upstreams else None
+        application = RegistryApplication(
+            config, opened.blobs, opened.metadata, recorder, opened.leases, access, upstreams
+        )
         trusted_proxies = () if config.access is None else config.access.trusted_proxies
         return Serving(
             self.observation.application(application, access_log=options.access_log),
@@ -133,17 +172,31 @@ class Foundation:
             _tls(configuration.tls),
             trusted_proxies,
             self.observation.on_answer(access_log=options.access_log, trusted_proxies=trusted_proxies),
-            partial(self._take_effect, configuration),
+            partial(self._take_effect, configuration, upstreams),
         )
 
     def _chores(self) -> tuple[Chore, ...]:
         """What is done now and then, whichever configuration is in force."""
         return ()
 
-    def _take_effect(self, configuration: Configuration) -> None:
+    def _take_effect(self, configuration: Configuration, upstreams: UpstreamPerformers | None) -> None:
         self._configuration = configuration
         configure_logging(configuration.observability.log)
         self._opened.follow(configuration)
+        if self._upstreams is not None:
+            self._upstreams.follow(upstreams)
+
+    def _upstream_performers(self, configuration: Configuration) -> UpstreamPerformers:
+        from angos.runtime.client.trust import ClientTlsUnusable
+        from angos.runtime.upstream.services import UpstreamServices
+
+        if self._upstreams is None:
+            cache = self._opened.cache("upstreams")
+            self._upstreams = UpstreamServices(lambda: self._tasks, self.observation.events, cache)
+        try:
+            return self._upstreams.configured(configuration.upstreams)
+        except ClientTlsUnusable as error:
+            raise NotServable(str(error)) from None
 
     def _access_performers(self, config: AccessConfig, settings: AccessSettings) -> Mapping[type[Effect[Any]], Perform]:
         from angos.runtime.access.services import AccessServices

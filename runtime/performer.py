@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack
 from types import CoroutineType, MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -105,7 +105,7 @@ class Entropy(Protocol):
 
 Perform = Callable[[Any], Any]
 
-WAITS_FOR_OTHERS: Final = frozenset({VerifyPassword, AskWebhook, FetchDocument, AcquireLease})
+WAITS_FOR_OTHERS: Final[Set[type[Effect[Any]]]] = frozenset({VerifyPassword, AskWebhook, FetchDocument, AcquireLease})
 """Effects during which the registry itself has nothing to do for the request."""
 
 
@@ -143,6 +143,7 @@ class Services:
             DeleteKeys: blobs.delete_keys,
             **access,
         }
+        self.waits_for_others: Set[type[Effect[Any]]] = WAITS_FOR_OTHERS
         self.in_thread = NOTHING_IN_THREAD
         """For the driver."""
         if metadata is blobs and blobs.in_thread is not NOTHING_IN_THREAD:
@@ -194,7 +195,7 @@ class RequestPerformer:
         perform = self._table.get(type(effect))
         if perform is not None:
             reply = perform(effect)
-            if type(reply) is CoroutineType and type(effect) in WAITS_FOR_OTHERS:
+            if type(reply) is CoroutineType and type(effect) in self._services.waits_for_others:
                 return self._wait_aside(reply)
             return reply
         if isinstance(effect, StageBody):

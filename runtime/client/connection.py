@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import h11
 from anyio import (
@@ -14,6 +14,8 @@ from anyio import (
     EndOfStream,
     aclose_forcefully,
     connect_tcp,
+    current_time,
+    getaddrinfo,
     move_on_after,
 )
 from anyio.abc import ByteStream
@@ -26,6 +28,14 @@ HEAD_BYTES_MAX = 64 << 10
 
 class NoAnswer(Exception):
     """There is no usable answer. Says which server and why, and nothing of what was sent or received."""
+
+
+class NotPermitted(NoAnswer):
+    """It must not be connected to where this leads; nothing was sent there."""
+
+
+Permit = Callable[[Url, str], None]
+"""Raises `NotPermitted` when a URL leads to an IP address that must not be connected to."""
 
 
 class Connection:
@@ -125,20 +135,61 @@ class Connection:
         return data
 
 
-async def connect(url: Url, context: ssl.SSLContext, seconds: float) -> Connection:
-    """A new connection to the server of this URL; `context` counts if it is an https one. Fails with `NoAnswer`."""
+async def connect(url: Url, context: ssl.SSLContext, seconds: float, permit: Permit | None = None) -> Connection:
+    """A new connection to the server of this URL; `context` counts if it is an https one. Fails with `NoAnswer`.
+
+    `permit` is asked about every address that the host has, and only those that it lets pass are connected to.
+    """
     stream: ByteStream | None = None
     with move_on_after(seconds):
         try:
-            if url.scheme == "https":
-                stream = await connect_tcp(url.host, url.port, ssl_context=context, tls_hostname=url.host)
+            if permit is None:
+                stream = await _connect_to(url.host, url, context)
             else:
-                stream = await connect_tcp(url.host, url.port)
+                stream = await _connect_to_one_of(await _permitted(url, permit), url, context, current_time() + seconds)
         except (BrokenResourceError, EndOfStream, OSError) as error:
             raise NoAnswer(f"{url.origin} cannot be reached{_because(error)}") from None
     if stream is None:
         raise NoAnswer(f"{url.origin} cannot be reached: no connection within {seconds:g} s")
     return Connection(stream, url.origin)
+
+
+async def _connect_to(host: str, url: Url, context: ssl.SSLContext) -> ByteStream:
+    if url.scheme == "https":
+        return await connect_tcp(host, url.port, ssl_context=context, tls_hostname=url.host)
+    return await connect_tcp(host, url.port)
+
+
+async def _permitted(url: Url, permit: Permit) -> list[str]:
+    """The addresses of the host that may be connected to, at least one."""
+    found = await getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    addresses, refusal = [], None
+    for address in dict.fromkeys(str(each[4][0]) for each in found):
+        try:
+            permit(url, address)
+        except NotPermitted as error:
+            refusal = refusal or error
+        else:
+            addresses.append(address)
+    if refusal is not None and not addresses:
+        raise refusal
+    return addresses
+
+
+async def _connect_to_one_of(
+    addresses: list[str], url: Url, context: ssl.SSLContext, until: float
+) -> ByteStream | None:
+    """One after the other, none of which may take more than its share of the time that is left."""
+    problem: Exception | None = None
+    for number, address in enumerate(addresses):
+        with move_on_after((until - current_time()) / (len(addresses) - number)):
+            try:
+                return await _connect_to(address, url, context)
+            except (BrokenResourceError, EndOfStream, OSError) as error:
+                problem = error
+    if problem is not None:
+        raise problem
+    return None
 
 
 def _because(error: BaseException) -> str:

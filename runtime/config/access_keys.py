@@ -33,6 +33,7 @@ from angos.runtime.config.kinds import (
 )
 from angos.runtime.config.retention_keys import GLOBAL_RETENTION, REPOSITORY_RETENTION
 from angos.runtime.config.server_keys import server_key, size_text
+from angos.runtime.config.upstream_keys import CACHE_OF_UPSTREAMS, MIRROR_OF, UPSTREAM
 from angos.sansio.config import RegistryConfig
 
 _DEFAULTS = RegistryConfig()
@@ -74,6 +75,12 @@ GLOBAL = Section(
             whole(1),
             "requests that each worker works on at the same time, without those that wait for their body, a password "
             "check, a webhook or an identity provider; further ones wait up to `server.queue_timeout`",
+        ),
+        "max_concurrent_cache_jobs": Key(
+            whole(1, 1024),
+            "blobs that each worker fetches from upstreams and stores at the same time; further ones are passed on to"
+            " clients without being stored when none of these ends soon",
+            _DEFAULTS.fills_max,
         ),
         "allow_missing_manifest_references": Key(
             FLAG,
@@ -320,7 +327,19 @@ REPOSITORY = Named(
                 "the global policy alone decides",
             ),
             "retention_policy": REPOSITORY_RETENTION,
+            "namespace": MIRROR_OF,
+            "cache": CACHE_OF_UPSTREAMS,
+            "upstream": UPSTREAM,
         },
     ),
-    {"team/app": ()},
+    {
+        "team/app": (
+            "immutable_tags",
+            "immutable_tags_exclusions",
+            "authorization_webhook",
+            "access_policy",
+            "retention_policy",
+        ),
+        "hub": ("namespace", "cache", "upstream"),
+    },
 )

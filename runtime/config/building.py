@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -14,20 +16,24 @@ from angos.runtime.config.reading import Values, read_values
 from angos.runtime.config.schema import DEFAULT_ROOT, Configuration, DirectoryConfig, RedisConfig
 from angos.runtime.config.server_keys import FIELDS
 from angos.runtime.config.store_keys import option_of
+from angos.runtime.config.upstream_keys import DOCKER_HUB, DOCKER_HUB_REALM
 from angos.runtime.observability.settings import LogOptions, MetricsOptions, ObservabilityOptions
 from angos.runtime.server.limits import ServerOptions
 from angos.runtime.server.tls import TlsOptions
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.secret import Secret
+from angos.sansio.upstream.config import CacheConfig, Upstream
 
 if TYPE_CHECKING:
     from angos.runtime.stores.s3.options import S3Options
+    from angos.runtime.upstream.settings import UpstreamEndpoint
     from angos.sansio.access.config import AccessConfig, TokenService
     from angos.sansio.access.policy import Policy
     from angos.sansio.retention import RetentionConfig, RetentionRule
 
 _REGISTRY_FIELDS = {
     "max_manifest_size": "manifest_size_max",
+    "max_concurrent_cache_jobs": "fills_max",
     "max_blob_size": "blob_size_max",
     "allow_missing_manifest_references": "allow_missing_manifest_references",
     "immutable_tags": "immutable_tags",
@@ -60,6 +66,7 @@ def build(table: Table) -> Configuration:
         _observability(values.table("observability")),
         _retention(values),
         tuple(warnings_of(values)),
+        _upstream_endpoints(values.tables("repository")),
     )
 
 
@@ -141,7 +148,35 @@ def _repository(namespace: str, values: Values) -> RepositoryConfig:
         values.get("authorization_webhook"),
         values.get("immutable_tags", False),
         values.get("immutable_tags_exclusions", ()),
+        tuple(_upstream(name, upstream) for name, upstream in _named_upstreams(namespace, values)),
+        _cache(values.table("cache")) if values.has("upstream") else None,
+        values.get("namespace"),
     )
+
+
+def _named_upstreams(namespace: str, repository: Values) -> Iterator[tuple[str, Values]]:
+    """Upstreams with their names: for people, and each unlike any other."""
+    seen: Counter[str] = Counter()
+    for upstream in repository.several("upstream"):
+        host = upstream.get("url").authority
+        seen[host] += 1
+        yield f"{host} ({namespace})" if seen[host] == 1 else f"{host} ({namespace}, {seen[host]})", upstream
+
+
+def _upstream(name: str, values: Values) -> Upstream:
+    url = values.get("url")
+    short_names = "library" if url.host == DOCKER_HUB else ""
+    return Upstream(name, url.origin, url.target.strip("/"), values.get("username"), _token_realms(values), short_names)
+
+
+def _token_realms(upstream: Values) -> tuple[str, ...]:
+    own = (DOCKER_HUB_REALM,) if upstream.get("url").host == DOCKER_HUB else ()
+    realms: tuple[str, ...] = upstream.get("token_realms", ())
+    return (*realms, *own) if upstream.has("username") else ()
+
+
+def _cache(values: Values) -> CacheConfig:
+    return CacheConfig(**{key.replace("_secs", "_seconds"): value for key, value in values.entries.items()})
 
 
 def _access(values: Values) -> AccessConfig | None:
@@ -264,6 +299,37 @@ def _webhook(name: str, values: Values) -> WebhookEndpoint:
     return WebhookEndpoint(name, values.get("url"), timeout, authorization, _client_tls(values))
 
 
-def _client_tls(values: Values) -> ClientTls:
-    keys = ("server_ca_bundle", "client_certificate_bundle", "client_private_key")
+def _upstream_endpoints(repositories: Mapping[str, Values]) -> tuple[UpstreamEndpoint, ...]:
+    return tuple(
+        _upstream_endpoint(name, upstream)
+        for namespace, repository in sorted(repositories.items())
+        for name, upstream in _named_upstreams(namespace, repository)
+    )
+
+
+def _upstream_endpoint(name: str, values: Values) -> UpstreamEndpoint:
+    from ipaddress import ip_network
+
+    from angos.runtime.upstream.settings import UpstreamEndpoint
+
+    names = {
+        "username": "username",
+        "max_redirect": "redirects_max",
+        "connect_timeout_secs": "connect_seconds",
+        "read_timeout_secs": "read_seconds",
+    }
+    password = values.get("password")
+    return UpstreamEndpoint(
+        name,
+        values.get("url"),
+        password=None if password is None else Secret(password),
+        token_realms=_token_realms(values),
+        private_networks=tuple(map(ip_network, values.get("private_networks", ()))),
+        tls=_client_tls(values, "client_certificate"),
+        **{names[key]: value for key, value in values.entries.items() if key in names},
+    )
+
+
+def _client_tls(values: Values, certificate: str = "client_certificate_bundle") -> ClientTls:
+    keys = ("server_ca_bundle", certificate, "client_private_key")
     return ClientTls(*(values.get(key) for key in keys))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from angos.runtime.config.file import Problem
 from angos.runtime.config.reading import Values
 from angos.runtime.config.toml_text import toml_path, toml_text
+from angos.runtime.config.upstream_keys import check_upstreams
 
 if TYPE_CHECKING:
     from angos.runtime.client.url import Url
@@ -26,6 +27,7 @@ def check_between(values: Values) -> list[Problem]:
         *_check_clients(values),
         *_check_webhook_names(values),
         *_check_repositories(values.tables("repository")),
+        *check_upstreams(tuple(values.tables("repository").values())),
     ]
 
 
@@ -228,6 +230,11 @@ def _warn_about_transport(values: Values) -> Iterator[str]:
     for webhook in auth.tables("webhook").values():
         if _is_open(webhook.get("url")):
             yield f"{webhook.path('url')}: with http:// anybody on the way can answer for it; use https://"
+    for repository in values.tables("repository").values():
+        for upstream in repository.several("upstream"):
+            if _is_open(upstream.get("url")):
+                risk = "read the password and change" if upstream.has("password") else "change"
+                yield f"{upstream.path('url')}: with http:// anybody on the way can {risk} what tags name; use https://"
 
 
 def _warn_about_redirects(values: Values) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Section:
     """A table with known keys."""
 
     meaning: str
-    entries: Mapping[str, Key | Section | Named]
+    entries: Mapping[str, Key | Section | Named | Tables]
     absent: str = ""
     """What holds without the table, where its presence counts and not only what is in it."""
 
@@ -49,7 +49,14 @@ class Named:
     """Names for the example, each with the keys to show; none: all."""
 
 
-Entry = Key | Section | Named
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """A list of tables, each written as ``[[name]]``; their order counts."""
+
+    entry: Section
+
+
+Entry = Key | Section | Named | Tables
 
 
 def has_secret(entry: Entry) -> bool:
@@ -59,5 +66,5 @@ def has_secret(entry: Entry) -> bool:
             return kind.secret
         case Section(_, entries):
             return any(map(has_secret, entries.values()))
-        case Named():
+        case Named() | Tables():
             return has_secret(entry.entry)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 from angos.runtime.config.access_keys import AUTH, GLOBAL, REPOSITORY
-from angos.runtime.config.keys import Entry, Named, Section
+from angos.runtime.config.keys import Entry, Named, Section, Tables
 from angos.runtime.config.redis_keys import CACHE, LEASES
 from angos.runtime.config.server_keys import OBSERVABILITY, SERVER
 from angos.runtime.config.store_keys import BLOB_STORE, METADATA_STORE
@@ -38,7 +38,6 @@ UNSUPPORTED: frozenset[str] = frozenset(
         "global.event_webhooks",
         "global.gc_grace_secs",
         "global.job_queue",
-        "global.max_concurrent_cache_jobs",
         "global.max_concurrent_replication_jobs",
         "global.namespace_walk_concurrency",
         "global.update_pull_time",
@@ -46,8 +45,6 @@ UNSUPPORTED: frozenset[str] = frozenset(
         "observability.tracing",
         "repository.*.downstream",
         "repository.*.event_webhooks",
-        "repository.*.namespace",
-        "repository.*.upstream",
         "ui",
     }
 )
@@ -118,5 +115,7 @@ def paths(entry: Entry, path: Pattern = ()) -> Iterator[Pattern]:
                 yield from paths(below, (*path, key))
         case Named():
             yield from paths(entry.entry, (*path, "*"))
+        case Tables():
+            yield from paths(entry.entry, path)
         case _:
             return

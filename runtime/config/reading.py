@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from angos.runtime.config.file import Found, Problem, Table
-from angos.runtime.config.keys import Entry, Key, Named, Section, has_secret
+from angos.runtime.config.keys import Entry, Key, Named, Section, Tables, has_secret
 from angos.runtime.config.kinds import Flawed, Kind, NotAllowed, Unusable, described, shortened
 from angos.runtime.config.known import Pattern, advice
-from angos.runtime.config.toml_text import toml_path, toml_text, toml_value
+from angos.runtime.config.toml_text import Numbered, toml_path, toml_text, toml_value
 
 Keys = tuple[str, ...]
 
@@ -24,7 +24,7 @@ class Values:
     file: str = ""
     """The last file that had it; empty when none had."""
     entries: Mapping[str, Any] = field(default_factory=dict)
-    """Values, and `Values` for tables."""
+    """Values, `Values` for tables, and tuples of them for lists of tables."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Which file each key comes from, those with problems included."""
 
@@ -40,6 +40,11 @@ class Values:
     def tables(self, key: str) -> Mapping[str, Values]:
         """The tables in a table, by name."""
         return {name: found for name, found in self.table(key).entries.items() if isinstance(found, Values)}
+
+    def several(self, key: str) -> tuple[Values, ...]:
+        """The tables of a list."""
+        found: tuple[Values, ...] = self.entries.get(key, ())
+        return found
 
     def has(self, key: str) -> bool:
         """Whether a file has this key, even with a value that is not allowed."""
@@ -108,6 +113,8 @@ def _read_entry(
             problems.append(Problem(found.file, where, _table_instead(found, path, pattern)))
         else:
             _read_value(found, entry.kind, path, values, problems)
+    elif isinstance(entry, Tables):
+        values[key] = _read_tables(found, entry, path, pattern, problems)
     elif isinstance(found, Found):
         # Somebody may have put a secret where the table with it should be.
         shown = described(found.value) if has_secret(entry) else shortened(toml_value(found.value))
@@ -116,6 +123,27 @@ def _read_entry(
         values[key] = _read_section(found, entry, path, pattern, problems)
     else:
         values[key] = _read_named(found, entry, path, pattern, problems)
+
+
+def _read_tables(
+    found: Table | Found, tables: Tables, path: Keys, pattern: Pattern, problems: list[Problem]
+) -> tuple[Values, ...]:
+    listed = found.value if isinstance(found, Found) else None
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        where = _shown_path(path)
+        problems.append(Problem(found.file, where, f"is a list of tables: each of them begins with [[{where}]]"))
+        return ()
+    *outer, name = path
+    read = []
+    for number, one in enumerate(listed):
+        # No table belongs into one of these.
+        entries = {
+            key: Table({}, found.file) if isinstance(value, dict) else Found(value, found.file)
+            for key, value in one.items()
+        }
+        numbered = (*outer, Numbered(f"{name}[{number}]"))
+        read.append(_read_section(Table(entries, found.file), tables.entry, numbered, pattern, problems))
+    return tuple(read)
 
 
 def _table_instead(found: Table, path: Keys, pattern: Pattern) -> str:

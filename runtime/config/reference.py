@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from angos.runtime.config.keys import Entry, Key, Named, Section
+from angos.runtime.config.keys import Entry, Key, Named, Section, Tables
 from angos.runtime.config.known import SCHEMA
 from angos.runtime.config.toml_text import toml_key, toml_path, toml_value
 
@@ -65,11 +65,15 @@ def markdown() -> str:
     return INTRODUCTION + "".join(_chapter(SCHEMA, ()))
 
 
-def _chapter(entry: Section | Named, path: tuple[str, ...]) -> Iterator[str]:
+def _chapter(
+    entry: Section | Named | Tables, path: tuple[str, ...], brackets: tuple[str, str] = ("[", "]")
+) -> Iterator[str]:
     match entry:
+        case Tables(inner):
+            yield from _chapter(inner, path, ("[[", "]]"))
         case Section(meaning, entries, absent):
             if path and (meaning or absent):
-                yield _heading(path)
+                yield _heading(path, brackets)
                 yield _paragraph(meaning, absent)
             keys = {key: below for key, below in entries.items() if isinstance(below, Key)}
             if keys:
@@ -84,8 +88,8 @@ def _chapter(entry: Section | Named, path: tuple[str, ...]) -> Iterator[str]:
                 yield _heading(path) + _paragraph(meaning, "") + _rows({placeholder: inner})
 
 
-def _heading(path: tuple[str, ...]) -> str:
-    return f"\n## `[{'.'.join(path)}]`\n"
+def _heading(path: tuple[str, ...], brackets: tuple[str, str] = ("[", "]")) -> str:
+    return f"\n## `{brackets[0]}{'.'.join(path)}{brackets[1]}`\n"
 
 
 def _paragraph(meaning: str, absent: str) -> str:
@@ -119,15 +123,22 @@ def example() -> str:
     return EXAMPLE_INTRODUCTION + "".join(_example(SCHEMA, (), ()))
 
 
-def _example(entry: Section | Named, path: tuple[str, ...], shown: Collection[str]) -> Iterator[str]:
+def _example(
+    entry: Section | Named | Tables,
+    path: tuple[str, ...],
+    shown: Collection[str],
+    brackets: tuple[str, str] = ("[", "]"),
+) -> Iterator[str]:
     """Tables below `path`. Of the first one only the keys in `shown`, unless it is empty."""
     match entry:
+        case Tables(inner):
+            yield from _example(inner, path, (), ("[[", "]]"))
         case Section(meaning, entries, absent):
             entries = {key: below for key, below in entries.items() if not shown or key in shown}
             keys = {key: below for key, below in entries.items() if isinstance(below, Key)}
             if keys:
                 yield "\n" + _comment(f"{meaning} Without this table: {absent}." if absent else meaning)
-                yield f"#[{toml_path(path)}]\n"
+                yield f"#{brackets[0]}{toml_path(path)}{brackets[1]}\n"
                 for name, key in keys.items():
                     yield _option(name, key)
             for name, below in entries.items():
@@ -178,6 +189,8 @@ def json_schema() -> dict[str, Any]:
 
 def _json(entry: Entry) -> dict[str, Any]:
     match entry:
+        case Tables(inner):
+            return {"type": "array", "items": _json(inner)}
         case Key(kind, meaning, default):
             shown = {} if default is None else {"default": default}
             return {"description": _plain(meaning), **kind.json, **shown}

@@ -22,6 +22,7 @@ from angos.sansio.config import RegistryConfig
 if TYPE_CHECKING:
     from angos.runtime.redis.address import RedisAddress
     from angos.runtime.stores.s3.options import S3Options
+    from angos.runtime.upstream.settings import UpstreamEndpoint
     from angos.sansio.retention import RetentionConfig
 
 DEFAULT_ROOT = Path("angos-data")
@@ -71,6 +72,8 @@ class Configuration:
     """None: every tag stays."""
     warnings: tuple[str, ...] = ()
     """What is allowed but hardly meant; for the operator."""
+    upstreams: tuple[UpstreamEndpoint, ...] = ()
+    """How the upstreams of all repositories are reached."""
 
     def named_files(self) -> tuple[Path, ...]:
         """The files that were read because the configuration names them, and whose changes count only when it is
@@ -80,6 +83,7 @@ class Configuration:
             named += [self.tls.server_certificate_bundle, self.tls.server_private_key, self.tls.client_ca_bundle]
         shown: list[ClientTls] = [provider.tls for provider in self.access.providers]
         shown += [webhook.tls for webhook in self.access.webhooks]
+        shown += [upstream.tls for upstream in self.upstreams]
         for store in (self.blob_store, self.metadata_store):
             if store is not None and not isinstance(store, DirectoryConfig):
                 shown.append(store.tls)

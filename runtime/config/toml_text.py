@@ -36,9 +36,15 @@ def toml_text(text: str) -> str:
     return f'"{"".join(map(_escaped, text))}"'
 
 
+class Numbered(str):
+    """Names one table of a list to a person: ``upstream[0]``."""
+
+    __slots__ = ()
+
+
 def toml_key(key: str) -> str:
     """One key, in quotes only where it needs them."""
-    return key if _BARE.fullmatch(key) else toml_text(key)
+    return key if isinstance(key, Numbered) or _BARE.fullmatch(key) else toml_text(key)
 
 
 def toml_path(keys: Iterable[str]) -> str:

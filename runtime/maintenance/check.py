@@ -8,7 +8,7 @@ from pathlib import Path
 
 from angos.runtime.command_line import add_config_argument, complain, refuse
 from angos.runtime.config.file import BadConfiguration, Found, Table, read_files
-from angos.runtime.config.keys import Entry, Key, Named, Section
+from angos.runtime.config.keys import Entry, Key, Named, Section, Tables
 from angos.runtime.config.kinds import Kind
 from angos.runtime.config.schema import Configuration, DirectoryConfig
 from angos.runtime.config.toml_text import toml_key, toml_path, toml_value
@@ -109,9 +109,21 @@ def _tables(table: Table | None, entry: Section | Named, path: tuple[str, ...], 
     for key, one in keys.items():
         yield _line(key, one, entries.get(key), name_files)
     for key, other in below.items():
-        if not isinstance(other, Key):
+        if isinstance(other, Tables):
+            yield from _list(entries.get(key), other.entry, (*path, key), name_files)
+        elif not isinstance(other, Key):
             inner = entries.get(key)
             yield from _tables(inner if isinstance(inner, Table) else None, other, (*path, key), name_files)
+
+
+def _list(found: Table | Found | None, section: Section, path: tuple[str, ...], name_files: bool) -> Iterator[str]:
+    listed = found.value if isinstance(found, Found) else None
+    for one in listed if isinstance(listed, list) else ():
+        yield f"\n[[{toml_path(path)}]]\n"
+        for key, entry in section.entries.items():
+            if isinstance(entry, Key):
+                value = Found(one[key], found.file) if found is not None and key in one else None
+                yield _line(key, entry, value, name_files)
 
 
 def _needs_values(section: Section) -> bool:

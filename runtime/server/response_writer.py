@@ -122,16 +122,23 @@ async def write_response(
         value = head if bodiless else head + body.value
         sent = channel.send_now(value)
         if sent != len(value):
-            sending = _Sending([memoryview(value)[sent or 0 :]], -1, channel)
-            await _send(sending, len(value) > LOOP_SIZE_MAX, deadline, options, limiter)
+            sending = Sending([memoryview(value)[sent or 0 :]], -1, channel)
+            await send_pieces(sending, len(value) > LOOP_SIZE_MAX, deadline, options, limiter)
         return
     if isinstance(body, Absent):
         if not bodiless and body.length:
             raise AnswerImpossible("the answer promises a body that it does not describe")
-        await _send(_Sending([memoryview(head)], -1, channel), False, deadline, options, limiter)
+        await send_pieces(Sending([memoryview(head)], -1, channel), False, deadline, options, limiter)
         return
     if isinstance(body, FromFill | FromUpstream):
-        raise AnswerImpossible("content of an upstream cannot be sent yet")
+        # A registry without upstreams starts without it.
+        from angos.runtime.upstream.sending import send_from_fill, send_from_upstream
+
+        if isinstance(body, FromFill):
+            await send_from_fill(head, body, channel, deadline, options, limiter)
+        else:
+            await send_from_upstream(head, body, channel, deadline, options, limiter)
+        return
     try:
         content = application.open_content(body.key)
     except OSError as error:
@@ -151,7 +158,9 @@ async def write_response(
         length = 0 if bodiless else response.content_length or 0
         if isinstance(body, FromKey) and length > LOOP_SIZE_MAX:
             _read_ahead(content.descriptor, body.start)
-        await _send(_Sending(segments, content.descriptor, channel), length > LOOP_SIZE_MAX, deadline, options, limiter)
+        await send_pieces(
+            Sending(segments, content.descriptor, channel), length > LOOP_SIZE_MAX, deadline, options, limiter
+        )
     finally:
         content.close()
 
@@ -186,8 +195,8 @@ async def _relay(
     async def send() -> None:
         nonlocal begun, ready
         begun = True
-        sending, ready = _Sending(ready, -1, channel), []
-        await _send(sending, False, deadline, options, limiter)
+        sending, ready = Sending(ready, -1, channel), []
+        await send_pieces(sending, False, deadline, options, limiter)
 
     async def consume(data: bytes) -> None:
         ready.append(memoryview(data))
@@ -215,7 +224,7 @@ def _check_size(segments: Sequence[Segment], content: FileContent, key: str) -> 
         raise AnswerImpossible(f"{key} has {content.size} bytes, the answer needs {end}")
 
 
-class _Sending:
+class Sending:
     """Pieces of an answer on their way, and how far they are."""
 
     __slots__ = ("_channel", "_descriptor", "_index", "_segments")
@@ -262,9 +271,10 @@ def _read_ahead(descriptor: int, start: int) -> None:
         os.posix_fadvise(descriptor, start, 0, os.POSIX_FADV_SEQUENTIAL)
 
 
-async def _send(
-    sending: _Sending, long: bool, deadline: Deadline, options: ServerOptions, limiter: CapacityLimiter
+async def send_pieces(
+    sending: Sending, long: bool, deadline: Deadline, options: ServerOptions, limiter: CapacityLimiter
 ) -> None:
+    """Send all of it, in a worker thread when it is `long`. Raises `ConnectionError` when the client is gone."""
     try:
         while not sending.finished:
             if long:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from errno import EBADF
 from pathlib import Path
 from stat import S_ISREG
 from threading import Lock
@@ -310,6 +311,14 @@ class _Staging:
         with self._lock:
             return None if self._ended or self._file is None else self._file.lend()
 
+    def share(self) -> int:
+        """See `angos.runtime.upstream.spool.Shared`."""
+        with self._lock:
+            if self._ended:
+                raise OSError(EBADF, "the part is gone")
+            self._file = self._open(shared=True)
+            return os.open(self._file.path, os.O_RDONLY | os.O_CLOEXEC)
+
     def __call__(self, views: Sequence[memoryview]) -> None:
         """The next bytes of the body."""
         with self._lock:
@@ -339,9 +348,9 @@ class _Staging:
             if self._file is not None:
                 self._file.discard()
 
-    def _open(self) -> ReceivedFile:
+    def _open(self, *, shared: bool = False) -> ReceivedFile:
         step = self._plan.run_to_receive()
-        file = ReceivedFile(self._disk.full(step.path), step.hashes, sync=self._disk.sync)
+        file = ReceivedFile(self._disk.full(step.path), step.hashes, sync=self._disk.sync, shared=shared)
         held, self._held = self._held, bytearray()
         try:
             file.take([memoryview(held)])

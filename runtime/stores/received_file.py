@@ -24,14 +24,15 @@ class ReceivedFile:
     Raises `OSError` on creation and from `take`. Whoever made it calls `discard`, or `hand_over` at the end.
     """
 
-    def __init__(self, path: str, hashes: tuple[HashState, ...], *, sync: bool) -> None:
+    def __init__(self, path: str, hashes: tuple[HashState, ...], *, sync: bool, shared: bool = False) -> None:
+        """`shared`: what has been taken can be read from the file at once."""
         self.path = path
         self.size = 0
         self._algorithms = tuple(state.algorithm for state in hashes)
         self._hashers = tuple(resume(state) for state in hashes)
         self._starts_write_back = sync and _sync_file_range is not None
         self._write_back_from = 0
-        self._goes_direct = sync
+        self._goes_direct = sync and not shared  # past the page cache, bytes are gathered before they are written
         self._direct: DirectWriter | None = None
         self._descriptor: int | None = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
 

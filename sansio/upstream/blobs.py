@@ -70,6 +70,9 @@ async def _get(
     if await ReadCache(missing_name(namespace, digest)):
         raise blob_unknown(namespace, digest)
     shared = await StatKey(layout.blob_key(digest)) is not None and await _owned_nearby(digest, repository)
+    if shared and await StatKey(layout.owner_key(digest, namespace)) is not None:
+        with suppress(RegistryError):  # a fill has ended since we looked
+            return "hit", await get_blob(namespace, digest, request, config)
     if shared or request.method == "HEAD":
         size = await _look(namespace, digest, repository)
         if request.method == "HEAD":

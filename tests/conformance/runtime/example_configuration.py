@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from angos.runtime.config.keys import Entry, Key, Named, Section
+from angos.runtime.config.keys import Entry, Key, Named, Section, Tables
 from angos.runtime.config.known import SCHEMA
 from angos.runtime.config.reference import example
 from angos.runtime.config.schema import Configuration, load_configuration
@@ -73,7 +73,8 @@ def load(folder: Path, document: Mapping[str, Any]) -> Configuration:
 
 
 def with_value(document: Mapping[str, Any], pattern: Pattern, value: object) -> dict[str, Any]:
-    """A copy with another value; a ``*`` stands for the last name that has the key, or the first one of all."""
+    """A copy with another value; a ``*`` stands for the last name that has the key, or the first one of all. Of a list
+    of tables the last one is changed."""
     changed: dict[str, Any] = copy.deepcopy(dict(document))
     table = changed
     for index, part in enumerate(pattern[:-1]):
@@ -81,6 +82,8 @@ def with_value(document: Mapping[str, Any], pattern: Pattern, value: object) -> 
             names = [name for name, entry in table.items() if pattern[index + 1] in entry]
             part = names[-1] if names else next(iter(table))
         table = table.setdefault(part, {})
+        if isinstance(table, list):
+            table = table[-1]
     table[next(iter(table)) if pattern[-1] == "*" else pattern[-1]] = value
     return changed
 
@@ -95,6 +98,8 @@ def keys(entry: Entry = SCHEMA, pattern: Pattern = ()) -> Iterator[tuple[Pattern
                 yield from keys(below, (*pattern, name))
         case Named():
             yield from keys(entry.entry, (*pattern, "*"))
+        case Tables():
+            yield from keys(entry.entry, pattern)
 
 
 def file_with(folder: Path, text: str, name: str = "angos.toml") -> Path:

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,23 @@ def access(configuration: Configuration) -> AccessConfig:
 
 
 def repository(configuration: Configuration) -> RepositoryConfig:
-    (found,) = configuration.registry.repositories
+    (found,) = (each for each in configuration.registry.repositories if not each.upstreams)
     return found
+
+
+def mirror(configuration: Configuration) -> RepositoryConfig:
+    (found,) = (each for each in configuration.registry.repositories if each.upstreams)
+    return found
+
+
+def cached(name: str) -> Read:
+    """How content of upstreams is kept."""
+    return lambda configuration: getattr(mirror(configuration).cache, name)
+
+
+def upstream(name: str) -> Read:
+    """As the runtime knows it."""
+    return lambda configuration: getattr(configuration.upstreams[0], name)
 
 
 def bucket(name: str, field: str) -> Callable[[Configuration], object]:
@@ -175,6 +191,7 @@ CASES: dict[str, tuple[object, Read, object]] = {
     "global.max_manifest_size": ("1MB", lambda found: found.registry.manifest_size_max, 1_000_000),
     "global.max_blob_size": (77, lambda found: found.registry.blob_size_max, 77),
     "global.max_concurrent_requests": (3, option("max_concurrent_requests"), 3),
+    "global.max_concurrent_cache_jobs": (3, lambda found: found.registry.fills_max, 3),
     "global.allow_missing_manifest_references": (
         False,
         lambda found: found.registry.allow_missing_manifest_references,
@@ -328,6 +345,45 @@ for _key, _given, _name, _expected in (
 ):
     CASES[f"blob_store.s3.{_key}"] = (_given, bucket("blob_store", _name), _expected)
 
+MIRROR: list[tuple[str, object, Read, object]] = [
+    ("namespace", "Quay.IO", lambda found: mirror(found).mirror_of, "quay.io"),
+    ("cache.fresh_secs", 7, cached("fresh_seconds"), 7.0),
+    ("cache.stale_secs", 0, cached("stale_seconds"), 0.0),
+    ("cache.missing_secs", 7, cached("missing_seconds"), 7.0),
+    ("upstream.url", "https://quay.io/team/", lambda found: mirror(found).upstreams[0].path, "team"),
+    ("upstream.username", "bob", lambda found: mirror(found).upstreams[0].username, "bob"),
+    ("upstream.password", "canary", upstream("password"), Secret("canary")),
+    (
+        "upstream.token_realms",
+        ["HTTPS://Elsewhere.example/"],
+        lambda found: mirror(found).upstreams[0].token_realms,
+        ("https://elsewhere.example", "https://auth.docker.io"),
+    ),
+    ("upstream.private_networks", ["127.0.0.1"], upstream("private_networks"), (ip_network("127.0.0.1"),)),
+    ("upstream.max_redirect", 0, upstream("redirects_max"), 0),
+    ("upstream.connect_timeout_secs", 7, upstream("connect_seconds"), 7.0),
+    ("upstream.read_timeout_secs", 7, upstream("read_seconds"), 7.0),
+    (
+        "upstream.server_ca_bundle",
+        "tls/internal-ca-copy.pem",
+        client_tls(upstream("tls"), "server_ca_bundle"),
+        Path("tls/internal-ca-copy.pem"),
+    ),
+    (
+        "upstream.client_certificate",
+        "tls/registry-copy.pem",
+        client_tls(upstream("tls"), "client_certificate_bundle"),
+        Path("tls/registry-copy.pem"),
+    ),
+    (
+        "upstream.client_private_key",
+        "tls/registry-copy.key",
+        client_tls(upstream("tls"), "client_private_key"),
+        Path("tls/registry-copy.key"),
+    ),
+]
+CASES |= {f"repository.*.{row[0]}": row[1:] for row in MIRROR}
+
 PATTERNS = [".".join(pattern) for pattern, _ in keys()]
 
 
@@ -389,10 +445,13 @@ def without(document: dict[str, Any], pattern: tuple[str, ...]) -> dict[str, Any
     key, *rest = pattern
     if not rest:
         return {name: value for name, value in document.items() if name != key}
-    return {
-        name: without(value, tuple(rest)) if key in (name, "*") and isinstance(value, dict) else value
-        for name, value in document.items()
-    }
+    return {name: _without_below(value, rest) if key in (name, "*") else value for name, value in document.items()}
+
+
+def _without_below(value: Any, rest: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_without_below(one, rest) for one in value]
+    return without(value, tuple(rest)) if isinstance(value, dict) else value
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
@@ -411,7 +470,7 @@ def test_the_example_has_every_key_that_can_be_made_public() -> None:
         for part in pattern:
             tables = [
                 table[name]
-                for table in tables
+                for table in (one for each in tables for one in (each if isinstance(each, list) else [each]))
                 if isinstance(table, dict)
                 for name in (table if part == "*" else [part])
                 if name in table

@@ -413,6 +413,7 @@ SECRETS: dict[str, str] = {
     "auth.webhook.*.basic_auth.password": CANARY,
     "blob_store.s3.secret_key": CANARY,
     "metadata_store.s3.secret_key": CANARY,
+    "repository.*.upstream.password": CANARY,
     "cache.redis.url": f"redis://:{CANARY}@127.0.0.1",
     "leases.redis.url": f"redis://:{CANARY}@127.0.0.1",
 }
@@ -484,6 +485,7 @@ def test_passwords_and_queries_of_addresses_are_not_shown(
         ("auth", "webhook", "*", "url"),
         ("auth", "oidc", "*", "issuer"),
         ("auth", "token_service", "realm"),
+        ("repository", "*", "upstream", "url"),
     ):
         main(["check", "-c", str(file_with(folder, written(with_value(example_document(), pattern, url))))])
         shown = capsys.readouterr()
@@ -499,6 +501,9 @@ def test_check_prints_what_loads_to_the_same(folder: Path, capsys: pytest.Captur
     del document["auth"]["token_service"]
     del document["cache"]
     del document["leases"]
+    (upstream,) = document["repository"]["hub"]["upstream"]
+    for key in ("username", "password", "token_realms"):
+        del upstream[key]
     for webhook in document["auth"]["webhook"].values():
         webhook.pop("bearer_token", None)
         webhook.pop("basic_auth", None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from angos.runtime.access.settings import ClientTls
-from angos.runtime.config.keys import Entry, Key, Named
+from angos.runtime.config.keys import Entry, Key, Named, Tables
 from angos.runtime.config.known import SCHEMA
 from angos.runtime.config.schema import Configuration, load_configuration
 from angos.runtime.reload import keep_until_restart
@@ -91,8 +91,8 @@ def keys_of_a_restart(entry: Entry, path: str = "") -> Iterator[str]:
     if isinstance(entry, Key):
         if entry.restart:
             yield path
-    elif isinstance(entry, Named):
-        yield from keys_of_a_restart(entry.entry, f"{path}.*")
+    elif isinstance(entry, Named | Tables):
+        yield from keys_of_a_restart(entry.entry, f"{path}.*" if isinstance(entry, Named) else path)
     else:
         for name, part in entry.entries.items():
             yield from keys_of_a_restart(part, f"{path}.{name}" if path else name)

@@ -1,0 +1,270 @@
+"""Fills: operations that bring blobs from upstreams, apart from the requests that wait for them.
+
+The invariants are those of `angos.sansio.upstream.effects`. A fill runs in the task group of its process, so nobody who
+leaves ends it; whoever follows holds it by its handle, so what they still need lives as long as they do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import count
+from typing import Any
+
+from anyio import Event, current_time, move_on_after
+from anyio.abc import TaskGroup
+
+from angos.runtime.performer import Store
+from angos.runtime.stores.disk_steps import storage_error
+from angos.runtime.threads import run_in_thread
+from angos.runtime.upstream.client import OpenedStream
+from angos.runtime.upstream.spool import Piece, Sink
+from angos.sansio.effects import BodyHandle, BodyTooLarge, StageBody, Staged
+from angos.sansio.operation import Operation
+from angos.sansio.upstream.effects import (
+    FillEnd,
+    FillHandle,
+    Filling,
+    FollowFill,
+    ReleaseFill,
+    StageFill,
+    UpstreamUnavailable,
+)
+
+ON_LOOP_BYTES = 4 << 10  # so little is written without going to a thread
+_log = logging.getLogger("angos.upstream")
+_numbers = count(1)
+
+Drive = Callable[[Operation[FillEnd]], Coroutine[Any, Any, FillEnd]]
+
+
+class FillEndedEarly(Exception):
+    """There will be no further bytes. Says why."""
+
+
+class Fill:
+    """One fill, as those see it who follow."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.size: int | None = None
+        """Of the blob; None until there is something to follow."""
+        self.end: FillEnd | None = None
+        self.failure: BaseException | None = None
+        """It ended without saying how, because of a bug or because the process ends."""
+        self._pieces: list[Piece] = []
+        self._received = 0
+        self._released = False
+        self._changed = Event()
+
+    # --- the fill itself ----------------------------------------------------------------------------------------------
+
+    def show(self, size: int) -> None:
+        """From now on it can be followed."""
+        if self.size is None:
+            self.size = size
+            self._tell()
+
+    def add(self, piece: Piece) -> None:
+        """What comes next comes here."""
+        self._pieces.append(piece)
+
+    def received(self, size: int) -> None:
+        """So many more bytes can be read."""
+        self._received += size
+        self._tell()
+
+    def release(self) -> None:
+        """All bytes together have the right digest."""
+        self._released = True
+        self._tell()
+
+    def finish(self, end: FillEnd | None, failure: BaseException | None = None) -> None:
+        """Nothing more comes."""
+        self.end, self.failure = end, failure
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = Event()
+
+    # --- those who follow ---------------------------------------------------------------------------------------------
+
+    @property
+    def has_ended(self) -> bool:
+        return self.end is not None or self.failure is not None
+
+    async def begun(self) -> None:
+        """Wait until it can be followed, or has ended."""
+        while self.size is None and not self.has_ended:
+            await self._changed.wait()
+
+    async def readable(self, position: int) -> int:
+        """Wait until there is a byte at this position; how far one can read now. Fails with `FillEndedEarly`."""
+        while True:
+            # The last byte of a blob that may be a wrong one is nobody's.
+            end = self._received if self._released else min(self._received, (self.size or 0) - 1)
+            if end > position:
+                return end
+            if self.has_ended:
+                raise FillEndedEarly(self.end.message if self.end is not None else "the registry is being stopped")
+            await self._changed.wait()
+
+    def pieces(self, start: int, end: int) -> list[tuple[int, int, int]]:
+        """Where bytes lie that can be read: descriptor, offset and length of each piece."""
+        found = []
+        for number, piece in enumerate(self._pieces):
+            until = self._pieces[number + 1].start if number + 1 < len(self._pieces) else end
+            first, last = max(start, piece.start), min(end, until)
+            if first < last:
+                found.append((piece.descriptor, first - piece.start, last - first))
+        return found
+
+
+class FollowedFill(int):
+    """The handle that the core gets is the thing itself, so it lives as long as an answer needs it."""
+
+    fill: Fill
+
+    @classmethod
+    def of(cls, fill: Fill) -> FollowedFill:
+        handle = cls(next(_numbers))
+        handle.fill = fill
+        return handle
+
+
+class Fills:
+    """All fills of a process."""
+
+    def __init__(self, tasks: Callable[[], TaskGroup | None]) -> None:
+        """`tasks`: where they run; None when the process does not serve."""
+        self._fills: dict[str, Fill] = {}
+        self._tasks = tasks
+        self._changed: Event | None = None
+
+    async def follow(self, effect: FollowFill, drive: Drive) -> Filling | FillEnd | None:
+        """`FollowFill`. `drive` runs the operation if it is needed."""
+        until = current_time() + effect.wait_seconds
+        taken = False
+        try:
+            while (fill := self._fills.get(effect.name)) is None:
+                tasks = self._tasks()
+                if tasks is None:
+                    raise UpstreamUnavailable("the registry is being stopped")
+                if len(self._fills) < effect.running_max:
+                    taken = True
+                    fill = self._fills[effect.name] = Fill(effect.name)
+                    tasks.start_soon(self._run, fill, effect.operation, drive)
+                    self._tell()
+                    break
+                changed = self._changed = self._changed or Event()
+                with move_on_after(until - current_time()) as scope:
+                    await changed.wait()
+                if scope.cancelled_caught:
+                    return None
+        finally:
+            if not taken:
+                effect.operation.abandon()
+        await fill.begun()
+        if fill.size is not None:
+            return Filling(FillHandle(FollowedFill.of(fill)), fill.size)
+        if fill.end is None:
+            raise UpstreamUnavailable("the fill was given up")
+        return fill.end
+
+    async def stage(self, effect: StageFill, store: Store) -> Staged:
+        """`StageFill`."""
+        stream: int = effect.stream
+        if not isinstance(stream, OpenedStream):
+            raise UpstreamUnavailable("its answer is gone")
+        fill = self._fills[effect.fill]
+        if effect.size is not None:
+            fill.show(effect.size)
+        staged = StageBody(effect.upload, effect.part, BodyHandle(0), effect.hashes, effect.size_max)
+        arriving = _Arriving(stream, fill if effect.size is not None else None, effect.start)
+        try:
+            reply: Any = store.stage_body(staged, arriving)
+            found: Staged = await reply
+            return found
+        except OSError as error:  # of the temporary file beside a bucket
+            raise storage_error("storing the bytes of an upstream", error) from error
+        finally:
+            await stream.close()
+
+    def release(self, effect: ReleaseFill) -> None:
+        """`ReleaseFill`."""
+        self._fills[effect.fill].release()
+
+    async def _run(self, fill: Fill, operation: Operation[FillEnd], drive: Drive) -> None:
+        end: FillEnd | None = None
+        failure: BaseException | None = None
+        try:
+            end = await drive(operation)
+        except Exception as error:
+            _log.exception("the fill %s failed", fill.name)
+            failure = error
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            del self._fills[fill.name]
+            fill.finish(end, failure)
+            self._tell()
+
+    def _tell(self) -> None:
+        """Those who wait for a place look again."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+
+class _Arriving:
+    """The body of an answer, as a store takes the body of a request."""
+
+    def __init__(self, stream: OpenedStream, fill: Fill | None, start: int) -> None:
+        self._stream = stream
+        self._fill = fill
+        self._start = start
+
+    async def receive(self, sink: Sink, size_max: int | None) -> bool:
+        """All of it into `sink`. False when the upstream stopped in the middle. Fails with `BodyTooLarge`."""
+        piece = None
+        if self._fill is not None:
+            piece = await run_in_thread(Piece, self._start, sink)
+            self._fill.add(piece)
+        make_room = getattr(sink, "make_room", None)
+        total = 0
+        while True:
+            if make_room is not None:
+                await make_room()
+            try:
+                data = await self._stream.receive()
+            except UpstreamUnavailable as error:
+                _log.warning("a blob broke off after %d bytes: %s", self._start + total, error)
+                return False
+            if not data:
+                await self._stream.finish()
+                return True
+            total += len(data)
+            if size_max is not None and total > size_max:
+                raise BodyTooLarge(size_max)
+            if len(data) <= ON_LOOP_BYTES:
+                _take(piece, sink, (memoryview(data),))
+            else:
+                await run_in_thread(_take, piece, sink, (memoryview(data),))
+            if self._fill is not None:
+                self._fill.received(len(data))
+
+    async def read(self, size_max: int) -> bytes:
+        """Nobody reads a blob into memory."""
+        raise NotImplementedError
+
+    def aside(self) -> Any:
+        """No request waits here."""
+        raise NotImplementedError
+
+
+def _take(piece: Piece | None, sink: Sink, views: Sequence[memoryview]) -> None:
+    if piece is not None:
+        piece.take(views)
+    sink(views)

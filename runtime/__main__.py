@@ -1,5 +1,5 @@
 """The command line: ``angos server``, ``angos check``, ``angos argon``, ``angos explain``,
-``angos prune``, ``angos import``, ``angos export``, ``angos --version``.
+``angos prune``, ``angos scrub``, ``angos import``, ``angos export``, ``angos --version``.
 
 Only what a command needs is imported, when it is needed.
 """
@@ -26,6 +26,7 @@ _MAINTENANCE: Final = {
     "prune": "delete the tags that no rule of retention keeps",
     "import": "take over what another registry has stored, where it lies",
     "export": "let another registry serve what was stored here since it was taken over",
+    "scrub": "look at everything that is stored, mend what can be derived, move aside what is wrong",
 }
 """Commands and what they do. Each is a module of its name, unless that is a word of Python."""
 _MODULES: Final = {"import": "take_over"}

@@ -12,6 +12,7 @@ from angos.sansio.effects import (
     AcquireLease,
     AskWebhook,
     BodyHandle,
+    CopyKey,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
@@ -19,6 +20,7 @@ from angos.sansio.effects import (
     DrawId,
     Effect,
     FetchDocument,
+    HashKey,
     HashParts,
     Key,
     ListFolders,
@@ -76,6 +78,8 @@ class Store(Protocol):
     def sign_url(self, effect: SignUrl) -> Now[SignedUrl | None]: ...
     def create_keys(self, effect: CreateKeys) -> Now[tuple[bool, ...]]: ...
     def delete_keys(self, effect: DeleteKeys) -> Now[None]: ...
+    def hash_key(self, effect: HashKey) -> Now[str | None]: ...
+    def copy_key(self, effect: CopyKey) -> Now[bool | None]: ...
     def stage_body(self, effect: StageBody, body: Body) -> Now[Staged]: ...
     def hash_parts(self, effect: HashParts) -> Now[str | None]: ...
     def promote_parts(self, effect: PromoteParts) -> Now[bool]: ...
@@ -141,6 +145,8 @@ class Services:
             SignUrl: blobs.sign_url,
             CreateKeys: blobs.create_keys,
             DeleteKeys: blobs.delete_keys,
+            HashKey: blobs.hash_key,
+            CopyKey: blobs.copy_key,
             **access,
         }
         self.waits_for_others: Set[type[Effect[Any]]] = WAITS_FOR_OTHERS
@@ -158,6 +164,8 @@ class Services:
                 SignUrl: lambda effect: self.of(effect.key).sign_url(effect),
                 CreateKeys: self._create_keys,
                 DeleteKeys: self._delete_keys,
+                HashKey: lambda effect: self.of(effect.key).hash_key(effect),
+                CopyKey: lambda effect: self.of(effect.key).copy_key(effect),
             }
 
     def of(self, name: str) -> Store:

@@ -319,7 +319,7 @@ async def place_of(namespace: Namespace) -> Place:
     """How far earlier runs have taken the namespace. An unreadable record counts as one that names nothing: what was
     deleted stays deleted."""
     page = await ListKeys(layout.imports_prefix(namespace), limit=1)
-    until = layout.parse_import_name(page.names[0]) if page.names else None
+    until = layout.parse_ordered_name(page.names[0]) if page.names else None
     if until is None:
         return Place(namespace, None, frozenset())
     value = await ReadKey(layout.import_key(namespace, until))

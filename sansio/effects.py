@@ -158,6 +158,30 @@ class DeleteKeys(Effect[None]):
     keys: tuple[Key, ...]
 
 
+# --- maintenance: values of any size, which the core never sees -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HashKey(Effect["str | None"]):
+    """Read the whole value and give the hex digest of its bytes, whatever they are; None when the key is absent."""
+
+    key: Key
+    algorithm: str
+    bytes_per_second: int | None = None
+    """Read no faster than that, so that others get their share. None: as fast as it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyKey(Effect["bool | None"]):
+    """Make the bytes of `key` the value of `copy` too, durably and all at once.
+
+    Both belong to one store. Reply: False when `copy` had a value already, which stays; None when `key` is absent.
+    """
+
+    key: Key
+    copy: Key
+
+
 # --- bodies and uploads: bytes that the core never touches ------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ The layout is that of Angos 1.6. Blob bytes lie where CNCF distribution keeps th
     v2/repositories/<ns>/_uploads/<i>/<id>.<what>             an upload: see upload_session.py
     v2/import/<ns>!/<ord>                                     the namespace was taken over          (JSON)
     v2/probe/<ms>.<id>/<what>                                 for a moment, while a bucket is tried out
+    v2/scrub/<ord>                                            how far a scrub has come that has not ended     (JSON)
+    _lost_and_found/<key>                                     what a scrub found there and moved out of the way
 
 ``<hh>`` are the first two digits of ``<hex>``, ``<i>`` is the first one of ``<id>``. ``!`` is outside the grammar of
 names, so ``a`` never collides with ``a/b``, and it sorts before every character of a name, so that the order of keys
@@ -35,12 +37,31 @@ from angos.sansio.oci.reference import Namespace, Tag
 Store = Literal["blobs", "metadata"]
 
 
+LOST_AND_FOUND = "_lost_and_found/"
+
+_OF_BLOBS = tuple(f"{where}{family}" for where in ("", LOST_AND_FOUND) for family in ("v2/blobs/", "v2/repositories/"))
+
+
 def store_of(name: str) -> Store:
     """Which of the two stores holds this key or prefix."""
-    return "blobs" if name.startswith(("v2/blobs/", "v2/repositories/")) else "metadata"
+    return "blobs" if name.startswith(_OF_BLOBS) else "metadata"
+
+
+def lost_and_found_key(key: Key, number: int = 1) -> Key:
+    """Where a scrub moves what it found under this key; in the same store. `number` counts from 1, should others lie
+    there already."""
+    return Key(f"{LOST_AND_FOUND}{key}" if number == 1 else f"{LOST_AND_FOUND}{key}~{number}")
+
+
+ROOT_PREFIX = Prefix("v2/")
+"""All that the registry keeps is below. What lies beside it belongs to somebody else."""
 
 
 # --- blobs and who may read or needs them -----------------------------------------------------------------------------
+
+
+BLOBS_PREFIX = Prefix("v2/blobs/")
+REFERENCES_PREFIX = Prefix("v2/ref/")
 
 
 def blob_key(digest: Digest) -> Key:
@@ -120,6 +141,9 @@ def parse_manifest_reference_name(name: str) -> Digest | None:
 
 
 # --- manifests, tags, referrers, catalogue ----------------------------------------------------------------------------
+
+
+NAMESPACES_PREFIX = Prefix("v2/ns/")
 
 
 def revisions_prefix(namespace: Namespace) -> Prefix:
@@ -256,6 +280,22 @@ def parse_probe_folder(folder: str) -> int | None:
     return None if match is None else int(match[1], 16)
 
 
+# --- maintenance ------------------------------------------------------------------------------------------------------
+
+SCRUB_PREFIX = Prefix("v2/scrub/")
+"""How far scrubs have come that have not ended, newest first."""
+
+
+def scrub_key(at_ms: int) -> Key:
+    """How far a scrub had come at this time."""
+    return Key(f"{SCRUB_PREFIX}{ORDER_MAX - at_ms:016x}")
+
+
+def parse_ordered_name(name: str) -> int | None:
+    """The time of a name that is ``<ord>`` alone, in milliseconds; None for a stray one."""
+    return ORDER_MAX - int(name, 16) if re.fullmatch(r"[0-9a-f]{16}", name) else None
+
+
 def _sharded(digest: Digest) -> str:
     return f"{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
@@ -360,6 +400,9 @@ def distribution_tag_folders(key: Key) -> tuple[str, ...]:
     return tuple(folders)
 
 
+IMPORTS_PREFIX = Prefix("v2/import/")
+
+
 def imports_prefix(namespace: Namespace) -> Prefix:
     """The imports of this namespace that ended, newest first: ``<ord>``, dated by the newest link that was seen. The
     value names what could not be taken."""
@@ -369,11 +412,6 @@ def imports_prefix(namespace: Namespace) -> Prefix:
 def import_key(namespace: Namespace, at_ms: int) -> Key:
     """The links up to this time have been taken."""
     return Key(f"{imports_prefix(namespace)}{ORDER_MAX - at_ms:016x}")
-
-
-def parse_import_name(name: str) -> int | None:
-    """The time of a name relative to `imports_prefix`; None for a stray name."""
-    return ORDER_MAX - int(name, 16) if re.fullmatch(r"[0-9a-f]{16}", name) else None
 
 
 def parse_distribution_digest(name: str) -> Digest | None:

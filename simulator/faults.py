@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from angos.sansio.effects import (
     AcquireLease,
     AskWebhook,
+    CopyKey,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
@@ -36,8 +37,8 @@ from angos.sansio.effects import (
     WriteCache,
 )
 
-WRITES = (CreateKeys, DeleteKeys, StageBody, PromoteParts, DiscardPart, DiscardUpload)
-REPEATABLE = (CreateKeys, DeleteKeys, PromoteParts, DiscardPart, DiscardUpload)
+WRITES = (CreateKeys, CopyKey, DeleteKeys, StageBody, PromoteParts, DiscardPart, DiscardUpload)
+REPEATABLE = (CreateKeys, CopyKey, DeleteKeys, PromoteParts, DiscardPart, DiscardUpload)
 SERVICES = (
     AskWebhook,
     FetchDocument,
@@ -284,7 +285,15 @@ FAULTS: dict[str, type[Fault]] = {
 ACCESS_FAULTS = ("unanswered", "garbage", "slow", "rotated", "forgotten")
 """Those that only happen in private worlds."""
 
-PLAN_STEPS = {CreateKeys: 24, PromoteParts: 14, StageBody: 8, DeleteKeys: 4, DiscardPart: 2, DiscardUpload: 12}
+PLAN_STEPS = {
+    CreateKeys: 24,
+    CopyKey: 20,
+    PromoteParts: 14,
+    StageBody: 8,
+    DeleteKeys: 4,
+    DiscardPart: 2,
+    DiscardUpload: 12,
+}
 """How many steps the plan of an effect has at most, in worlds as small as these: where a fault in its middle can be."""
 
 STALLS_MS = (6_000, 61_000, 3_600_000)  # longer than the wait for a lease, than a lease, than most patience

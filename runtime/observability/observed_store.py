@@ -32,6 +32,8 @@ class ObservedStore:
         self.list_folders = metrics.observed("storage", "list_folders", store.list_folders)
         self.create_keys = metrics.observed("storage", "create_keys", store.create_keys)
         self.delete_keys = metrics.observed("storage", "delete_keys", store.delete_keys)
+        self.hash_key = metrics.observed("storage", "hash_key", store.hash_key)
+        self.copy_key = metrics.observed("storage", "copy_key", store.copy_key)
         self.stage_body = metrics.observed("storage", "stage_body", store.stage_body)
         self.hash_parts = metrics.observed("storage", "hash_parts", store.hash_parts)
         self.promote_parts = metrics.observed("storage", "promote_parts", store.promote_parts)

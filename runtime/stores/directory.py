@@ -8,6 +8,7 @@ What may take long is done in worker threads, each write in one hop. What writes
 from __future__ import annotations
 
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from errno import EBADF
@@ -20,6 +21,7 @@ from anyio import CancelScope
 
 from angos.runtime.driver import InThread
 from angos.runtime.hashing import Hasher, hex_of
+from angos.runtime.pace import Pace
 from angos.runtime.stores.disk import Disk
 from angos.runtime.stores.disk_steps import DiskPlan, storage_error
 from angos.runtime.stores.folder_listings import ON_LOOP_ENTRIES, FolderListings, Patience, TooLong
@@ -28,10 +30,12 @@ from angos.runtime.stores.remembered_values import RememberedValues, stamp_of
 from angos.runtime.threads import check_cancelled, run_in_thread
 from angos.sansio.disk import plans
 from angos.sansio.effects import (
+    CopyKey,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
     DiscardUpload,
+    HashKey,
     HashParts,
     Key,
     ListFolders,
@@ -99,6 +103,7 @@ class DirectoryStore:
             {
                 CreateKeys: self._create_keys,
                 DeleteKeys: self._delete_keys,
+                CopyKey: self._copy_key,
                 PromoteParts: self._promote_parts,
                 DiscardPart: self._discard_part,
                 DiscardUpload: self._discard_upload,
@@ -228,6 +233,10 @@ class DirectoryStore:
         """`DeleteKeys`."""
         return run_in_thread(self._delete_keys, effect)
 
+    def copy_key(self, effect: CopyKey) -> Later[bool | None]:
+        """`CopyKey`."""
+        return run_in_thread(self._copy_key, effect)
+
     def promote_parts(self, effect: PromoteParts) -> Later[bool]:
         """`PromoteParts`."""
         return run_in_thread(self._promote_parts, effect)
@@ -246,6 +255,9 @@ class DirectoryStore:
     def _delete_keys(self, effect: DeleteKeys) -> None:
         self._run("deleting keys", plans.delete_keys(effect, self._folders))
 
+    def _copy_key(self, effect: CopyKey) -> bool | None:
+        return self._run(f"copying {effect.key}", plans.copy_key(effect, self._folders))
+
     def _promote_parts(self, effect: PromoteParts) -> bool:
         return self._run(f"creating {effect.key}", plans.promote_parts(effect, self._folders))
 
@@ -259,6 +271,11 @@ class DirectoryStore:
         """`HashParts`."""
         paths = [self._disk.full(plans.part_path(effect.upload, part.name)) for part in effect.parts]
         return _in_thread("reading an upload", lambda: _hash_files(paths, effect.parts, effect.algorithm))
+
+    def hash_key(self, effect: HashKey) -> Later[str | None]:
+        """`HashKey`."""
+        full = self._disk.full(effect.key)
+        return _in_thread(f"reading {effect.key}", lambda: _hash_file(full, effect))
 
     async def stage_body(self, effect: StageBody, body: Incoming) -> Staged:
         """`StageBody`. Besides the turns in which the body arrives, one hop."""
@@ -403,6 +420,27 @@ def _hash_files(paths: Sequence[str], parts: Sequence[Part], algorithm: str) -> 
             os.close(descriptor)
         if size != part.size:  # lost in a crash: as good as missing
             return None
+    return hasher.hex()
+
+
+def _hash_file(path: str, effect: HashKey) -> str | None:
+    hasher = Hasher(effect.algorithm)
+    pace = Pace(effect.bytes_per_second)
+    try:
+        opened = _open(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if opened is None:
+        return None
+    buffer = memoryview(bytearray(HASH_BUFFER_BYTES))
+    try:
+        while count := os.readv(opened[0], [buffer]):
+            hasher.update(buffer[:count])
+            check_cancelled()
+            if (early := pace.early(count)) > 0:
+                time.sleep(early)
+    finally:
+        os.close(opened[0])
     return hasher.hex()
 
 

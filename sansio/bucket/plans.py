@@ -38,10 +38,12 @@ from angos.sansio.bucket.requests import (
     Terms,
 )
 from angos.sansio.effects import (
+    CopyKey,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
     DiscardUpload,
+    HashKey,
     HashParts,
     Part,
     Prefix,
@@ -80,6 +82,15 @@ async def hash_parts(effect: HashParts, terms: Terms) -> str | None:
         return None
     parts = tuple((part_key(effect.upload, part.name), part.size) for part in effect.parts if part.size)
     return await HashObjects(parts, effect.algorithm)
+
+
+async def hash_key(effect: HashKey) -> str | None:
+    """`HashKey`."""
+    found = await Head(effect.key)
+    if found is None:
+        return None
+    objects = ((effect.key, found.size),) if found.size else ()
+    return await HashObjects(objects, effect.algorithm, effect.bytes_per_second)
 
 
 async def are_there(upload: Prefix, parts: Sequence[Part], terms: Terms) -> bool:
@@ -143,6 +154,18 @@ async def _delete_many(keys: tuple[str, ...], terms: Terms) -> None:
         if attempt == terms.attempts or not all(each.again for each in left):
             raise terms.unavailable(doing, next((each for each in left if not each.again), left[0]).why)
         await BackOff(attempt)
+
+
+async def copy_key(effect: CopyKey, terms: Terms) -> bool | None:
+    """`CopyKey`: inside the store."""
+    found = await Head(effect.key)
+    if found is None:
+        return None
+    if await Head(effect.copy) is not None:
+        return False
+    if found.size <= min(terms.copy_bytes_max, terms.piece_bytes_max):
+        return await Copy(effect.key, effect.copy) or None
+    return await _join([effect.key], [found.size], effect.copy, terms) or None
 
 
 # --- uploads ----------------------------------------------------------------------------------------------------------

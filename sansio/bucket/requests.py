@@ -105,6 +105,8 @@ class HashObjects(Step["str | None"]):
 
     objects: tuple[tuple[str, int], ...]
     algorithm: str
+    bytes_per_second: int | None = None
+    """Read no faster than that. None: as fast as it goes."""
 
 
 @dataclass(frozen=True, slots=True)

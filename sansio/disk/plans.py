@@ -31,6 +31,7 @@ from angos.sansio.disk.steps import (
     WriteFile,
 )
 from angos.sansio.effects import (
+    CopyKey,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
@@ -122,6 +123,21 @@ async def delete_keys(effect: DeleteKeys, folders: Folders) -> None:
             await SyncFolder(folder)
     for folder in dict.fromkeys(parent_of(key_path(key)) for key in effect.keys):
         await SyncFolder(folder)
+
+
+async def copy_key(effect: CopyKey, folders: Folders) -> bool | None:
+    """`CopyKey`. The file gets a second name."""
+    wave = _Wave(folders)
+    if await SizeOf(key_path(effect.key)) is None:
+        return None
+    await wave.use(parent_of(key_path(effect.copy)))
+    try:
+        await SyncFile(key_path(effect.key))
+        copied = await Link(key_path(effect.key), key_path(effect.copy))
+    except FileNotFoundError:  # deleted since we looked
+        return None
+    await wave.sync()
+    return copied
 
 
 async def stage_body(effect: StageBody, folders: Folders) -> Staged:

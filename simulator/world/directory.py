@@ -23,12 +23,14 @@ from angos.sansio.disk.steps import (
     WriteFile,
 )
 from angos.sansio.effects import (
+    CopyKey,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
     DiscardUpload,
     Effect,
     EffectError,
+    HashKey,
     HashParts,
     ListFolders,
     ListKeys,
@@ -52,6 +54,7 @@ from angos.simulator.world.store import Bodies, page_of
 PLANNED: dict[type[Effect[Any]], Callable[[Any, Folders], Coroutine[Any, Any, Any]]] = {
     CreateKeys: lambda effect, folders: plans.create_keys(effect, folders),
     DeleteKeys: lambda effect, folders: plans.delete_keys(effect, folders),
+    CopyKey: lambda effect, folders: plans.copy_key(effect, folders),
     StageBody: lambda effect, folders: plans.stage_body(effect, folders),
     PromoteParts: lambda effect, folders: plans.promote_parts(effect, folders),
     DiscardPart: lambda effect, folders: plans.discard_part(effect),
@@ -193,6 +196,10 @@ class DirectoryWorld:
         folders = {name[start:].partition("/")[0] for name in self.names(effect.prefix) if "/" in name[start:]}
         return page_of(folders, effect.after, effect.limit)
 
+    def _hash_key(self, effect: HashKey) -> str | None:
+        content = self.get(effect.key)
+        return None if content is None else hexdigest(effect.algorithm, content)
+
     def _hash_parts(self, effect: HashParts) -> str | None:
         contents = [self.get(plans.part_path(effect.upload, part.name)) for part in effect.parts]
         if any(content is None for content in contents):
@@ -205,6 +212,7 @@ READERS: dict[type[Effect[Any]], Callable[[DirectoryWorld, Any], Any]] = {
     StatKey: DirectoryWorld._stat_key,
     ListKeys: DirectoryWorld._list_keys,
     ListFolders: DirectoryWorld._list_folders,
+    HashKey: DirectoryWorld._hash_key,
     HashParts: DirectoryWorld._hash_parts,
 }
 """The effects that only read."""

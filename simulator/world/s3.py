@@ -10,11 +10,13 @@ from angos.sansio.bucket import listing, plans
 from angos.sansio.bucket.probe import ensure
 from angos.sansio.bucket.requests import BeginPieces, Put, PutPiece, SideBySide, Terms
 from angos.sansio.effects import (
+    CopyKey,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
     DiscardUpload,
     Effect,
+    HashKey,
     HashParts,
     ListFolders,
     ListKeys,
@@ -156,6 +158,8 @@ PLANNED: dict[type[Effect[Any]], Callable[[S3World, Any, str], Coroutine[Any, An
     ListFolders: lambda world, effect, _: listing.list_folders(effect, world.terms),
     CreateKeys: lambda world, effect, process: world._create_keys(effect, process),
     DeleteKeys: lambda world, effect, _: plans.delete_keys(effect, world.terms),
+    HashKey: lambda world, effect, _: plans.hash_key(effect),
+    CopyKey: lambda world, effect, _: plans.copy_key(effect, world.terms),
     StageBody: lambda world, effect, _: world._stage_body(effect),
     HashParts: lambda world, effect, _: plans.hash_parts(effect, world.terms),
     PromoteParts: lambda world, effect, _: plans.promote_parts(effect, world.terms),

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from angos.sansio.effects import (
+    CopyKey,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
     DiscardUpload,
     Effect,
+    HashKey,
     HashParts,
     Key,
     ListFolders,
@@ -151,6 +153,14 @@ class KeyWorld:
             created.append(fresh)
         return tuple(created)
 
+    def _hash_key(self, effect: HashKey) -> str | None:
+        value = self._values.get(effect.key)
+        return None if value is None else hexdigest(effect.algorithm, value)
+
+    def _copy_key(self, effect: CopyKey) -> bool | None:
+        value = self._values.get(effect.key)
+        return None if value is None else self._create_keys(CreateKeys(((effect.copy, value),)))[0]
+
     def _delete_keys(self, effect: DeleteKeys) -> None:
         for key in effect.keys:
             self._drop(key)
@@ -195,6 +205,8 @@ PERFORMERS: dict[type[Effect[Any]], Callable[[KeyWorld, Any], Any]] = {
     ListFolders: KeyWorld._list_folders,
     CreateKeys: KeyWorld._create_keys,
     DeleteKeys: KeyWorld._delete_keys,
+    HashKey: KeyWorld._hash_key,
+    CopyKey: KeyWorld._copy_key,
     StageBody: KeyWorld._stage_body,
     HashParts: KeyWorld._hash_parts,
     PromoteParts: KeyWorld._promote_parts,

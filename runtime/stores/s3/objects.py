@@ -7,11 +7,12 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import md5
 
-from anyio import current_time
+from anyio import current_time, sleep
 from anyio.to_thread import run_sync
 
 from angos.runtime.client.connection import NoAnswer
 from angos.runtime.hashing import Hasher
+from angos.runtime.pace import Pace
 from angos.runtime.stores.s3.bucket import Asked, Bucket
 from angos.runtime.stores.s3.documents import DocumentDamaged, ErrorDocument, deletion, expect, parse_failed_deletions
 from angos.runtime.stores.s3.failures import failure_of, seconds_of
@@ -192,6 +193,7 @@ async def hash_objects(bucket: Bucket, step: HashObjects) -> str | None:
     """`HashObjects`: what arrives is hashed and forgotten."""
     hasher = Hasher(step.algorithm)
     held = bytearray()
+    pace = Pace(step.bytes_per_second)
 
     async def take(data: bytes) -> None:
         nonlocal held
@@ -199,6 +201,8 @@ async def hash_objects(bucket: Bucket, step: HashObjects) -> str | None:
         if len(held) >= HASH_BYTES:
             full, held = held, bytearray()
             await run_sync(hasher.update, full)
+            if (early := pace.early(len(full))) > 0:
+                await sleep(early)
 
     for key, size in step.objects:
         if not await fetch(bucket, key, 0, size, take):

@@ -26,10 +26,12 @@ from angos.runtime.stores.s3.options import S3Options
 from angos.sansio.bucket import listing, plans
 from angos.sansio.bucket.probe import ensure
 from angos.sansio.effects import (
+    CopyKey,
     CreateKeys,
     DeleteKeys,
     DiscardPart,
     DiscardUpload,
+    HashKey,
     HashParts,
     Key,
     ListFolders,
@@ -114,6 +116,10 @@ class S3Store:
         """`HashParts`."""
         return await carry_out(self._bucket, plans.hash_parts(effect, self._bucket.terms))
 
+    async def hash_key(self, effect: HashKey) -> str | None:
+        """`HashKey`."""
+        return await carry_out(self._bucket, plans.hash_key(effect))
+
     # --- writes -------------------------------------------------------------------------------------------------------
 
     async def create_keys(self, effect: CreateKeys) -> tuple[bool, ...]:
@@ -131,6 +137,10 @@ class S3Store:
     async def delete_keys(self, effect: DeleteKeys) -> None:
         """`DeleteKeys`."""
         await carry_out(self._bucket, plans.delete_keys(effect, self._bucket.terms))
+
+    async def copy_key(self, effect: CopyKey) -> bool | None:
+        """`CopyKey`."""
+        return await carry_out(self._bucket, plans.copy_key(effect, self._bucket.terms))
 
     async def stage_body(self, effect: StageBody, body: Body) -> Staged:
         """`StageBody`. A part of an upload is one object, whatever its size."""

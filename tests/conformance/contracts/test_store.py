@@ -8,7 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from angos.sansio.effects import CreateKeys, DeleteKeys, Key, ListFolders, ListKeys, Page, Prefix, ReadKey, StatKey
+from angos.sansio.effects import (
+    CopyKey,
+    CreateKeys,
+    DeleteKeys,
+    HashKey,
+    Key,
+    ListFolders,
+    ListKeys,
+    Page,
+    Prefix,
+    ReadKey,
+    StatKey,
+)
 from tests.conformance.contracts.store import StoreUnderTest, fresh_prefix
 
 SHARED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -105,6 +117,52 @@ def test_keys_of_both_stores_in_one_effect_keep_their_order(store: StoreUnderTes
     store.do(DeleteKeys((Key(f"{prefix}a"), Key(blob))))
     assert store.do(ListKeys(Prefix(prefix))).names == ("b", "c")
     assert store.do(StatKey(Key(blob))) is None
+
+
+# --- maintenance ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [b"", b"v", b"m" * ((3 << 20) + 1)], ids=len)
+def test_a_copy_has_the_bytes_and_outlives_what_it_was_made_of(store: StoreUnderTest, value: bytes) -> None:
+    key, copy = Key(f"{fresh_prefix()}a/b"), Key(f"_lost_and_found/{fresh_prefix()}a/b")
+    create(store, (key, value))
+    assert store.do(CopyKey(key, copy)) is True
+    assert (read(store, key), read(store, copy)) == (value, value)
+    store.do(DeleteKeys((key,)))
+    assert read(store, key) is None
+    assert read(store, copy) == value
+
+
+def test_a_copy_replaces_nothing_and_needs_something_to_copy(store: StoreUnderTest) -> None:
+    prefix = fresh_prefix()
+    key, copy, never = (Key(f"{prefix}{name}") for name in ("key", "copy", "never"))
+    create(store, (key, b"new"), (copy, b"old"))
+    assert store.do(CopyKey(key, copy)) is False
+    assert read(store, copy) == b"old"
+    assert store.do(CopyKey(never, Key(f"{prefix}other"))) is None
+    assert store.do(CopyKey(Key(f"{never}/deep"), Key(f"{prefix}other"))) is None
+    assert read(store, f"{prefix}other") is None
+
+
+def test_a_blob_is_copied_within_the_store_of_blobs(store: StoreUnderTest) -> None:
+    key = Key(f"v2/blobs/sha256/00/{fresh_prefix().split('/')[2]}/data")
+    create(store, (key, b"wrong"))
+    assert store.do(CopyKey(key, Key(f"_lost_and_found/{key}"))) is True
+    store.do(DeleteKeys((key,)))
+    assert read(store, f"_lost_and_found/{key}") == b"wrong"
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+@pytest.mark.parametrize("value", [b"", b"v", b"m" * ((3 << 20) + 1)], ids=len)
+def test_a_digest_is_that_of_the_bytes_whatever_the_key_says(
+    store: StoreUnderTest, value: bytes, algorithm: str
+) -> None:
+    key = Key(f"v2/blobs/sha256/00/{fresh_prefix().split('/')[2]}/data")
+    create(store, (key, value))
+    wanted = hashlib.new(algorithm, value).hexdigest()
+    assert store.do(HashKey(key, algorithm)) == wanted
+    assert store.do(HashKey(key, algorithm, bytes_per_second=1 << 30)) == wanted
+    assert store.do(HashKey(Key(f"{key}/never"), algorithm)) is None
 
 
 # --- listings ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,104 @@
+"""``angos scrub`` as an operator runs it, on folders and beside a running server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.oci.repository import Repository
+from tests.conformance.registry_process import RegistryProcess
+
+
+def scrub(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    command = [sys.executable, "-m", "angos.runtime", "scrub", "--root", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """All that is stored."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and ".tmp" not in path.parts
+    }
+
+
+def blob_path(root: Path, digest: str) -> Path:
+    """Where the bytes of a digest lie."""
+    algorithm, _, encoded = digest.partition(":")
+    return root / "v2" / "blobs" / algorithm / encoded[:2] / encoded / "data"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[Repository, Path]]:
+    """A server and its folder."""
+    registry = RegistryProcess.start(tmp_path / "data")
+    try:
+        yield Repository(registry.client(), "library/app"), registry.root
+    finally:
+        registry.stop()
+
+
+def test_a_sound_store_stays_as_it_is_while_its_server_runs(running: tuple[Repository, Path]) -> None:
+    repository, root = running
+    manifest, _ = repository.push_image("latest")
+    before = files(root)
+    for arguments in (["--verify-bytes"], ["--dry-run"], ["--grace", "0"]):
+        done = scrub(root, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.endswith("the store is sound\n")
+    assert files(root) == before
+    assert repository.pull_manifest("latest").body == manifest
+
+
+def test_what_is_damaged_is_reported_mended_and_can_be_pushed_again(running: tuple[Repository, Path]) -> None:
+    repository, root = running
+    content = repository.fresh_bytes(100_000)
+    digest = repository.push_blob(content)
+    repository.push_image("latest")
+    (root / "v2" / "stray").write_bytes(b"stray")
+    data = blob_path(root, digest)
+    data.write_bytes(content[:-1])
+    (root / "v2/cat/library/app!").unlink()
+    before = files(root)
+
+    only_told = scrub(root, "--dry-run", "--verify-bytes", "--grace", "0", "--json")
+    assert only_told.returncode == 1
+    assert files(root) == before
+    report = json.loads(only_told.stdout)
+    assert report["dry_run"]
+    assert report["problems"] == {"corrupt": 1, "missing-catalogue": 1, "unknown-key": 1}
+
+    assert "postponed" in scrub(root).stdout  # all of it is younger than an hour
+    done = scrub(root, "--verify-bytes", "--grace", "0s", "--rate", "500")
+    assert done.returncode == 1
+    assert "missing-bytes" in done.stdout
+    assert "to put something back" in done.stdout
+    assert not data.exists()
+    assert (root / "_lost_and_found" / data.relative_to(root)).read_bytes() == content[:-1]
+    assert (root / "_lost_and_found/v2/stray").read_bytes() == b"stray"
+    assert (root / "v2/cat/library/app!").exists()
+
+    assert repository.client.get(repository.blob(digest)).status == 404
+    repository.push_blob(content)
+    assert repository.pull_blob(digest) == content
+    assert scrub(root, "--verify-bytes", "--grace", "0").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["--rate", "0"], ["--rate", "x"], ["--grace", "soon"]])
+def test_what_is_no_number_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    done = scrub(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_there_has_to_be_a_store(tmp_path: Path) -> None:
+    done = scrub(tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert "there is no store" in done.stderr

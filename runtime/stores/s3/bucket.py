@@ -83,6 +83,8 @@ class Arriving:
 
     status: int
     fields: Mapping[str, str]
+    again: bool
+    """The same request was sent on a connection that broke off: what is answered may be the work of that one."""
     _connection: Connection
     _silence: CancelScope
     _silence_seconds: float
@@ -246,6 +248,7 @@ class Bucket:
                 body = await _whole(arriving)
         except NoAnswer as error:
             raise AttemptFailed(str(error)) from None
+        again = again or arriving.again
         document = parse_error(body) if asked.method != "GET" or status >= 300 or asked.key is None else None
         code = "" if document is None else document.code
         if code == "NoSuchBucket":
@@ -255,7 +258,9 @@ class Bucket:
         elif status < 300 and document is None:
             self._known = True
             return Told(status, fields, body, again)
-        raise failure_of(status if status >= 300 else 500, code, fields.get("date"))
+        failure = failure_of(status if status >= 300 else 500, code, fields.get("date"))
+        # With an earlier request in doubt a refusal is not definite. The next attempt knows of that doubt.
+        raise AttemptFailed(str(failure)) if arriving.again else failure
 
     @asynccontextmanager
     async def _exchange(self, asked: Asked) -> AsyncIterator[Arriving]:
@@ -271,9 +276,9 @@ class Bucket:
                         silence.deadline = current_time() + seconds
                         yield view[start : start + SLICE_BYTES]
 
-            async with self._connections.exchange(asked.method, target, fields, pieces) as (connection, response):
+            async with self._connections.exchange(asked.method, target, fields, pieces) as (connection, said, again):
                 silence.deadline = math.inf
-                yield Arriving(response.status_code, _fields(response), connection, silence, seconds)
+                yield Arriving(said.status_code, _fields(said), again, connection, silence, seconds)
         if silence.cancelled_caught:
             raise AttemptFailed(f"{options.endpoint.origin} was silent for {seconds:g} s")
 

@@ -30,15 +30,17 @@ class Connections:
     @asynccontextmanager
     async def exchange(
         self, method: str, target: str, fields: list[tuple[bytes, bytes]], body: Callable[[], Iterable[memoryview]]
-    ) -> AsyncIterator[tuple[Connection, h11.Response]]:
+    ) -> AsyncIterator[tuple[Connection, h11.Response, bool]]:
         """Send a request; its answer has begun. Fails with `NoAnswer`.
 
-        A connection that was idle may have been closed by the server just now; then a new one takes its place.
+        A connection that was idle may have been closed by the server just now; then another one takes its place. That
+        looks the same as a server that ends between doing what it was asked and saying so: the last value is True when
+        the request may have been carried out before.
         """
-        connection, response = await self._begin(method, target, fields, body)
+        connection, response, again = await self._begin(method, target, fields, body)
         kept = False
         try:
-            yield connection, response
+            yield connection, response, again
             if connection.reusable and len(self._idle) < IDLE_MAX:
                 self._idle.append((connection, current_time()))
                 kept = True
@@ -53,24 +55,26 @@ class Connections:
 
     async def _begin(
         self, method: str, target: str, fields: list[tuple[bytes, bytes]], body: Callable[[], Iterable[memoryview]]
-    ) -> tuple[Connection, h11.Response]:
+    ) -> tuple[Connection, h11.Response, bool]:
+        again = False
         while self._idle:
             connection, since = self._idle.pop()
             if current_time() - since >= IDLE_SECONDS:
                 await connection.close()
                 continue
             try:
-                return connection, await connection.ask(target, fields, method, body())
+                return connection, await connection.ask(target, fields, method, body()), again
             except NoAnswer:
                 await connection.close()
                 if connection.heard:
                     raise
+                again = True
             except BaseException:
                 await connection.close()
                 raise
         connection = await connect(self._endpoint, self._context, CONNECT_SECONDS)
         try:
-            return connection, await connection.ask(target, fields, method, body())
+            return connection, await connection.ask(target, fields, method, body()), again
         except BaseException:
             await connection.close()
             raise

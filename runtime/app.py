@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from angos.runtime.access.services import AccessServices
     from angos.runtime.access.settings import AccessSettings
+    from angos.runtime.observability.metrics import Figure
     from angos.runtime.observability.observed_store import ContentStore
     from angos.runtime.recorder import Recorder
     from angos.runtime.server.tls import ServerTls, TlsOptions
@@ -142,6 +143,8 @@ class Foundation:
                 self._background.running(*self._chores()),
                 create_task_group() as self._tasks,
             ):
+                if self.observation.metrics is not None:
+                    self.observation.metrics.follow(self._fill_figures)
                 yield
                 tasks, self._tasks = self._tasks, None
                 tasks.cancel_scope.cancel()
@@ -178,6 +181,10 @@ class Foundation:
     def _chores(self) -> tuple[Chore, ...]:
         """What is done now and then, whichever configuration is in force."""
         return ()
+
+    def _fill_figures(self) -> Iterable[Figure]:
+        running = 0 if self._upstreams is None else self._upstreams.fills_running
+        return ((("angos_cache_fills_running",), running),)
 
     def _take_effect(self, configuration: Configuration, upstreams: UpstreamPerformers | None) -> None:
         self._configuration = configuration

@@ -35,6 +35,8 @@ class Definition:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     """Upper bounds in seconds, of a histogram."""
+    of_processes: Literal["sum", "least"] = "sum"
+    """What is shown of the figures of several processes."""
 
     @property
     def cells(self) -> int:
@@ -101,6 +103,51 @@ _TABLE: Final = (
         ("operation",),
         OPERATION_BUCKETS,
     ),
+    Definition(
+        "angos_upstream_requests_total",
+        "counter",
+        "Questions to upstreams, each with its redirects and tokens, and how they ended.",
+        ("upstream", "what", "outcome"),
+    ),
+    Definition(
+        "angos_upstream_skips_total",
+        "counter",
+        "Times that an upstream was left alone for a while: it failed again and again, or said so.",
+        ("upstream",),
+    ),
+    Definition(
+        "angos_upstream_rate_limit",
+        "gauge",
+        "Requests that an upstream allows in its window, as it has told last.",
+        ("upstream",),
+        of_processes="least",
+    ),
+    Definition(
+        "angos_upstream_rate_limit_remaining",
+        "gauge",
+        "How many of them are left, as it has told last.",
+        ("upstream",),
+        of_processes="least",
+    ),
+    Definition(
+        "angos_cache_requests_total",
+        "counter",
+        "Manifests and blobs of upstreams that clients asked for, and where they came from.",
+        ("repository", "kind", "outcome"),
+    ),
+    Definition(
+        "angos_cache_fills_total",
+        "counter",
+        "Blobs that were fetched from upstreams: stored, or failed.",
+        ("upstream", "outcome"),
+    ),
+    Definition(
+        "angos_cache_fill_bytes_total",
+        "counter",
+        "Bytes of blobs that came from upstreams to be stored.",
+        ("upstream",),
+    ),
+    Definition("angos_cache_fills_running", "gauge", "Blobs that are being fetched and stored now."),
     Definition("angos_connections_open", "gauge", "Connections now, those in a TLS handshake too."),
     Definition("angos_connections_accepted_total", "counter", "Connections accepted."),
     Definition(

@@ -48,8 +48,10 @@ class _Counts(Collector):
             for (name, *labels), values in series.items():
                 if not process and DEFINITIONS[name].kind == "gauge":
                     continue  # of a process that has ended
-                known = totals[name].setdefault(tuple(labels), [0.0] * len(values))
-                totals[name][tuple(labels)] = [sum(pair) for pair in zip(known, values, strict=True)]
+                join = min if DEFINITIONS[name].of_processes == "least" else sum
+                known = totals[name].get(tuple(labels))
+                both = [values] if known is None else [known, values]
+                totals[name][tuple(labels)] = [join(some) for some in zip(*both, strict=True)]
         for definition in DEFINITIONS.values():
             yield _family(definition, totals[definition.name])
         yield _build()

@@ -23,6 +23,8 @@ _log = logging.getLogger("angos.upstream")
 
 def tell_upstream_event(event: UpstreamEvent, metrics: Metrics | None) -> None:
     """Log it and count it."""
+    if metrics is not None:
+        _count(event, metrics)
     match event:
         case UpstreamAsked(upstream, what, namespace, outcome, problem):
             level = logging.WARNING if outcome not in ("ok", "absent") else logging.DEBUG
@@ -42,3 +44,21 @@ def tell_upstream_event(event: UpstreamEvent, metrics: Metrics | None) -> None:
             _log.info("%s: %d blobs of %d bytes were given up", repository, blobs, size)
         case _:
             assert_never(event)
+
+
+def _count(event: UpstreamEvent, metrics: Metrics) -> None:
+    match event:
+        case UpstreamAsked(upstream, what, _, outcome):
+            metrics.count("angos_upstream_requests_total", upstream, what, outcome)
+        case UpstreamSkipped(upstream):
+            metrics.count("angos_upstream_skips_total", upstream)
+        case RateLimitSeen(upstream, limit, remaining):
+            metrics.set("angos_upstream_rate_limit", upstream, value=limit)
+            metrics.set("angos_upstream_rate_limit_remaining", upstream, value=remaining)
+        case CacheAnswered(repository, kind, outcome):
+            metrics.count("angos_cache_requests_total", repository, kind, outcome)
+        case FillEnded(upstream, _, _, size, problem):
+            metrics.count("angos_cache_fills_total", upstream, "failed" if problem else "stored")
+            metrics.count("angos_cache_fill_bytes_total", upstream, amount=size)
+        case BlobsEvicted():
+            pass

@@ -142,6 +142,11 @@ class Fills:
         self._tasks = tasks
         self._changed: Event | None = None
 
+    @property
+    def running(self) -> int:
+        """How many there are now."""
+        return len(self._fills)
+
     async def follow(self, effect: FollowFill, drive: Drive) -> Filling | FillEnd | None:
         """`FollowFill`. `drive` runs the operation if it is needed."""
         until = current_time() + effect.wait_seconds

@@ -59,6 +59,11 @@ class UpstreamServices:
         if before is not None and tasks is not None:
             tasks.start_soon(before.close)
 
+    @property
+    def fills_running(self) -> int:
+        """How many there are now."""
+        return self._fills.running
+
     async def close(self) -> None:
         """End the idle connections."""
         if self._upstreams is not None:

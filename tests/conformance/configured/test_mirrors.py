@@ -289,6 +289,50 @@ def test_a_second_upstream_is_asked_when_the_first_fails(world: World) -> None:
     assert "127.0.0.1:1 (several, 2)" in world.registry.log
 
 
+def test_metrics_tell_where_content_came_from(world: World, start: Start) -> None:
+    """Rate limits as Docker Hub tells them, a stale tag, and what crossed the link."""
+    upstream = [{"url": f"{world.upstream.server.origin}/counted"}]
+    registry = start(
+        {
+            "repository": {"counted": {"upstream": upstream, "cache": {"fresh_secs": 0}}},
+            "observability": {"metrics": {"enabled": True}},
+        }
+    )
+    case = Case("counted", registry)
+    world.upstream.cases["counted"] = case
+    content, path = case.blob(5000)
+    case.manifest("v1")
+    case.get(path)
+    case.get(path)
+    limits = ("RateLimit-Limit: 100;w=21600", "RateLimit-Remaining: 76;w=21600")
+    good = case.good
+    case.script = lambda asked: Said(tuple(_with_fields(part, limits) for part in good(asked).parts))
+    case.get("manifests/v1")
+    case.script = lambda _: said(b"", "500 Internal Server Error")
+    case.get("manifests/v1")
+    with registry.connect() as wire:
+        lines = set(wire.get("/metrics").body.decode().splitlines())
+    name = f"127.0.0.1:{world.upstream.server.port} (counted)"
+    assert {
+        f'angos_cache_fill_bytes_total{{upstream="{name}"}} {float(len(content))}',
+        f'angos_cache_fills_total{{outcome="stored",upstream="{name}"}} 1.0',
+        "angos_cache_fills_running 0.0",
+        'angos_cache_requests_total{kind="blob",outcome="followed",repository="counted"} 1.0',
+        'angos_cache_requests_total{kind="blob",outcome="hit",repository="counted"} 1.0',
+        'angos_cache_requests_total{kind="manifest",outcome="fetched",repository="counted"} 1.0',
+        'angos_cache_requests_total{kind="manifest",outcome="stale",repository="counted"} 1.0',
+        f'angos_upstream_requests_total{{outcome="ok",upstream="{name}",what="blob"}} 1.0',
+        f'angos_upstream_requests_total{{outcome="unavailable",upstream="{name}",what="manifest head"}} 1.0',
+        f'angos_upstream_rate_limit{{upstream="{name}"}} 100.0',
+        f'angos_upstream_rate_limit_remaining{{upstream="{name}"}} 76.0',
+    } <= lines
+
+
+def _with_fields(answer: bytes, fields: tuple[str, ...]) -> bytes:
+    head, blank, body = answer.partition(b"\r\n\r\n")
+    return b"\r\n".join((head, *(field.encode() for field in fields))) + blank + body
+
+
 @changes_with("global.max_concurrent_cache_jobs")
 def test_no_more_blobs_are_fetched_at_once_than_is_allowed(world: World, start: Start) -> None:
     """With one fill allowed, a second blob waits for the first one."""

@@ -303,6 +303,7 @@ def test_metrics_tell_where_content_came_from(world: World, start: Start) -> Non
     content, path = case.blob(5000)
     case.manifest("v1")
     case.get(path)
+    case.wait_for_log("is stored, 5000 bytes")
     case.get(path)
     limits = ("RateLimit-Limit: 100;w=21600", "RateLimit-Remaining: 76;w=21600")
     good = case.good

@@ -95,6 +95,13 @@ class Case:
         with self.client() as client:
             return client.get(self.target(path), headers)
 
+    def wait_for_log(self, text: str) -> None:
+        """Until the mirror has logged it."""
+        ends = time.monotonic() + 10
+        while text not in self.registry.log:
+            assert time.monotonic() < ends, self.registry.log
+            time.sleep(0.01)
+
     def leaves_nothing(self) -> bool:
         """Neither an upload of this repository nor a temporary file is left, at once or in a moment."""
         ends = time.monotonic() + 5

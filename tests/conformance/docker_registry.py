@@ -53,11 +53,15 @@ class Client:
 
 
 @contextmanager
-def docker_registry(root: Path, storage: str = "") -> Iterator[Client]:
-    """A running docker-registry on this folder; with `storage`, which is YAML, only its log is kept beside it."""
+def docker_registry(root: Path, storage: str = "", auth: str = "") -> Iterator[Client]:
+    """A running docker-registry on this folder; with `storage`, which is YAML, only its log is kept beside it.
+
+    `auth` is YAML too: who may do what. Without it everybody may do everything.
+    """
     port = free_port()
     file = root.with_name("registry.yml")
-    file.write_text(CONFIGURATION.format(storage=storage or f"filesystem: {{rootdirectory: {root}}}", port=port))
+    configuration = CONFIGURATION.format(storage=storage or f"filesystem: {{rootdirectory: {root}}}", port=port)
+    file.write_text(f"{configuration}auth: {auth}\n" if auth else configuration)
     log = root.with_name("registry.log")
     with log.open("ab") as output:
         process = subprocess.Popen(["docker-registry", "serve", str(file)], stdout=output, stderr=output)

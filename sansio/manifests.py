@@ -32,6 +32,7 @@ from angos.sansio.effects import (
 )
 from angos.sansio.errors import Invalid, RegistryError
 from angos.sansio.http.conditional import entity_tag, is_unmodified
+from angos.sansio.http.error_body import RETRY_SECONDS
 from angos.sansio.http.message import Absent, Header, Inline, Request, Response
 from angos.sansio.http.query import Query
 from angos.sansio.http.warning import warnings
@@ -175,7 +176,7 @@ async def store_manifest(
         await CreateKeys((revision,))  # a delete crossed this push: the push came later, then
     else:
         message = f"{digest} is being deleted again and again while it is pushed; push it once more"
-        raise RegistryError(503, "UNAVAILABLE", message)
+        raise RegistryError(503, "UNAVAILABLE", message, headers={"Retry-After": RETRY_SECONDS})
 
 
 async def _set_tag(namespace: Namespace, tag: Tag, digest: Digest, immutable: bool) -> None:

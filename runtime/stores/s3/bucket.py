@@ -38,6 +38,7 @@ from angos.sansio.steps import Step
 SLICE_BYTES = 256 << 10  # sent at a time: a loop keeps a copy of what the system does not take at once
 DIGEST_ON_LOOP_BYTES = 64 << 10
 ANSWER_BYTES_MAX = 64 << 20
+ABSENT_CODES = frozenset({"NoSuchKey", "NoSuchUpload"})
 BACKOFF_SECONDS_MIN = 0.05
 BACKOFF_SECONDS_MAX = 1.0
 
@@ -108,7 +109,6 @@ class Bucket:
         self._credentials = CredentialSource(options.credentials)
         self._breaker = Breaker(options.breaker_threshold, options.breaker_cooldown_seconds, time.monotonic)
         self._path = f"{options.endpoint.target.rstrip('/')}/{percent_encoded(options.bucket)}"
-        self._known = False
 
     def follow(self, options: S3Options) -> None:
         """Ask like this from the next request on. The place of the bucket does not change."""
@@ -192,11 +192,9 @@ class Bucket:
         return f"{path}?{query}"
 
     async def is_there(self) -> bool:
-        """False when there is no such bucket. A bucket that answered before is not asked again."""
-        if not self._known:
-            told = await self.ask(Asked("looking for the bucket", "HEAD", expected=frozenset({404})))
-            self._known = told.status != 404
-        return self._known
+        """False when there is no such bucket, or none any more: what it answered before proves nothing."""
+        told = await self.ask(Asked("looking for the bucket", "HEAD", expected=frozenset({404})))
+        return told.status != 404
 
     @asynccontextmanager
     async def arriving(self, asked: Asked) -> AsyncIterator[Arriving]:
@@ -209,7 +207,7 @@ class Bucket:
                 if arriving.status >= 300:
                     document = parse_error(await _whole(arriving))
                     code = "" if document is None else document.code
-                    if arriving.status not in asked.expected or code == "NoSuchBucket":
+                    if not _is_expected(arriving.status, code, asked):
                         raise failure_of(arriving.status, code, arriving.fields.get("date"))
                 self._breaker.succeeded()
                 settled = True
@@ -251,12 +249,7 @@ class Bucket:
         again = again or arriving.again
         document = parse_error(body) if asked.method != "GET" or status >= 300 or asked.key is None else None
         code = "" if document is None else document.code
-        if code == "NoSuchBucket":
-            self._known = False
-        elif status in asked.expected:
-            return Told(status, fields, body, again)
-        elif status < 300 and document is None:
-            self._known = True
+        if _is_expected(status, code, asked) or (status < 300 and document is None):
             return Told(status, fields, body, again)
         failure = failure_of(status if status >= 300 else 500, code, fields.get("date"))
         # With an earlier request in doubt a refusal is not definite. The next attempt knows of that doubt.
@@ -334,6 +327,14 @@ class Bucket:
 
     def _refused(self, asked: Asked, refusal: Refusal) -> EffectError:
         return refusal.kind(f"{asked.doing} in {self.terms.name}: {refusal}")
+
+
+def _is_expected(status: int, code: str, asked: Asked) -> bool:
+    """Whether it is an answer and no failure. Only the bucket itself can say that something is absent: a proxy that
+    has lost its way to it, or a store without it, says 404 too. An answer to HEAD has no code: see `is_there`."""
+    if status == 404 and asked.method != "HEAD":
+        return 404 in asked.expected and code in ABSENT_CODES
+    return status in asked.expected
 
 
 async def _whole(arriving: Arriving) -> bytes:

@@ -36,13 +36,25 @@ _ADVICE = {
     "SignatureDoesNotMatch": "the secret key does not belong to the access key id",
 }
 
+_ADVICE_OF_STATUS = {
+    403: "it refuses these keys, and does not say why; look at them, and at the policies of the user and of the bucket",
+    404: "the answer is not that of a store of S3; look at the endpoint and what lies in between",
+}
+SKEW_SECONDS_MAX = 900  # of the time in a signature (Amazon S3 API Reference, Error Responses: RequestTimeTooSkewed)
+
 
 class Refusal(Exception):
     """A definite no, which asking again will not change."""
 
     def __init__(self, status: int, code: str, date: str | None) -> None:
         advice = _ADVICE.get(code, "it refuses")
-        if code == "RequestTimeTooSkewed" and (theirs := seconds_of(date)) is not None:
+        theirs = seconds_of(date)
+        if not code:  # an answer to HEAD has no document
+            advice = _ADVICE_OF_STATUS.get(status, advice)
+            if status == 403 and theirs is not None and abs(theirs - time.time()) > SKEW_SECONDS_MAX:
+                code = "RequestTimeTooSkewed?"
+                advice = f"perhaps {_ADVICE['RequestTimeTooSkewed']}"
+        if code.startswith("RequestTimeTooSkewed") and theirs is not None:
             advice += f" (its time is {date}, {abs(theirs - time.time()):.0f} s from ours)"
         super().__init__(f"{advice} ({status} {code})" if code else f"{advice} ({status})")
         self.kind: type[EffectError] = StorageFull if status == 507 or code in _FULL_CODES else StorageRefused

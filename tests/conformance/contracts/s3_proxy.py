@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -58,6 +60,12 @@ HANG_UP = "hang up"
 """Close the connection, and pass nothing on."""
 LOSE = "lose"
 """Let the server do it, and close the connection instead of passing its answer on."""
+RESET = "reset"
+"""As `HANG_UP`, with a TCP reset."""
+CUT = "cut"
+"""Let the server do it, and break its answer off in the middle of its body."""
+SILENT = "silent"
+"""Say nothing, and pass nothing on, until the registry hangs up or the proxy ends."""
 
 Rule = Callable[[Seen], "Answer | str | None"]
 """None: pass it on."""
@@ -75,6 +83,8 @@ class S3Proxy:
             self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._http.daemon_threads = True
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients hang up, on purpose
+        # Without the shutdown that is usual, after which there would be no reset.
+        self._http.shutdown_request = self._http.close_request  # type: ignore[method-assign]
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05})
 
@@ -108,6 +118,7 @@ class S3Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one piece: two would wait for each other
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", "0")))
@@ -115,13 +126,20 @@ class S3Proxy:
                 seen = Seen(self.command, self.path, fields, body)
                 proxy.seen.append(seen)
                 found = proxy.rule(seen)
-                if found == HANG_UP:
+                if found == SILENT:
+                    self.connection.settimeout(PATIENCE_SECONDS)
+                    self.connection.recv(1)
+                if found in (HANG_UP, RESET, SILENT):
                     self.close_connection = True
+                    if found == RESET:
+                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     return
                 answer = found if isinstance(found, Answer) else proxy._pass_on(seen)
                 if found == LOSE:
                     self.close_connection = True
                     return
+                if found == CUT:
+                    answer = replace(answer, body=answer.body[: len(answer.body) // 2], length=len(answer.body))
                 self.send_response_only(answer.status)
                 for name, value in answer.fields.items():
                     if name not in ("content-length", "connection", "transfer-encoding"):
@@ -131,7 +149,8 @@ class S3Proxy:
                     length = int(answer.fields.get("content-length", "0"))
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
-                self.wfile.write(answer.body)
+                if seen.method != "HEAD":
+                    self.wfile.write(answer.body)
                 self.close_connection = self.close_connection or answer.length is not None
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815

@@ -19,6 +19,7 @@ from angos.sansio.bucket.requests import Terms
 from angos.sansio.effects import (
     CreateKeys,
     DeleteKeys,
+    DiscardPart,
     HashParts,
     Key,
     ListFolders,
@@ -420,7 +421,20 @@ def test_looking_for_a_key_tells_a_missing_bucket_from_a_missing_key() -> None:
     assert "no such bucket" in str(reply)
     with ScriptedServer(lambda asked: said(b"", "200 OK" if asked.target == "/images" else "404 Not Found")) as server:
         assert ask(server, StatKey(KEY), StatKey(KEY)) == [None, None]
-    assert [asked.target for asked in server.asked].count("/images") == 1
+    assert [asked.target for asked in server.asked].count("/images") == 2, "a bucket that was there may have gone"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [said(b"", "404 Not Found"), said(b"<html/>", "404 Not Found"), refused("404 Not Found", "NoSuchBucket")],
+    ids=["nothing", "page", "no bucket"],
+)
+def test_only_the_bucket_can_say_that_something_is_absent(answer: Said) -> None:
+    """A proxy that has lost its way to it says 404 as well."""
+    upload = Prefix("v2/repositories/n/_uploads/u/u.")
+    with ScriptedServer(lambda _: answer) as server:
+        replies = ask(server, ReadKey(KEY), DeleteKeys((KEY,)), DiscardPart(upload, "p"))
+    assert [type(reply) for reply in replies] == [StorageRefused] * 3
 
 
 def test_keys_that_could_not_be_deleted_are_a_failure() -> None:

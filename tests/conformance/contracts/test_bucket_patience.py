@@ -146,6 +146,35 @@ def test_pieces_that_become_nothing_are_thrown_away(kind: str, answer: Said) -> 
     assert kinds(server)[-1] == ("begin" if kind == "begin" else "abort")
 
 
+@pytest.mark.parametrize(
+    "document", [b"", b"<html/>", b"<CopyObjec", b"<Error/>", b"<Error><Code>SlowDown</Code></Error>"]
+)
+@pytest.mark.parametrize("sizes", [(1,), (PART_BYTES_MIN, 1)], ids=["copied", "copied in pieces"])
+def test_only_the_document_of_success_is_success(document: bytes, sizes: tuple[int, ...]) -> None:
+    """A blob that was not copied, and whose upload is discarded then, would be lost."""
+    parts = tuple(Part(f"p{number}", size) for number, size in enumerate(sizes))
+    keys = "".join(
+        f"<Contents><Key>{UPLOAD}part.{part.name}</Key><Size>{part.size}</Size></Contents>" for part in parts
+    )
+
+    def serve(asked: Asked) -> Said:
+        if asked.values("x-amz-copy-source"):
+            return said(document)
+        method = asked.line.split()[0]
+        if method == "HEAD":
+            return said(b"", "200 OK", "Last-Modified: Fri, 24 May 2013 00:00:00 GMT", length=sizes[0])
+        if method == "GET" and "list-type" in asked.target:
+            return said(f"<ListBucketResult><IsTruncated>false</IsTruncated>{keys}</ListBucketResult>".encode())
+        if method == "GET":
+            return said(b"x", "206 Partial Content", "Content-Range: bytes 0-0/1")
+        return ANSWERS[Multipart.kind_of(asked)]
+
+    with BodyServer(serve) as server:
+        (failure,) = do(server, (PromoteParts(UPLOAD, parts, BLOB), None), attempts=1)
+    assert isinstance(failure, StorageUnavailable)
+    assert str(failure).startswith("creating v2/blobs/x/data in bucket images: ")
+
+
 @pytest.mark.parametrize("failing", ["uploads=", "list-type=2"])
 def test_nothing_of_an_upload_is_removed_while_it_is_not_known_what_there_is(failing: str) -> None:
     """A transient error proves nothing about what is still in use, or whose it is."""

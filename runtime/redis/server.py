@@ -16,7 +16,14 @@ from typing import Any, TypeVar
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from angos.runtime.redis.address import RedisAddress
 
@@ -25,6 +32,14 @@ T = TypeVar("T")
 REPLY_SECONDS = 1.0
 AWAY_SECONDS = 0.5  # until somebody tries again
 COMMANDS_AT_ONCE = 32  # of one process; each takes a connection
+TOLD_SECONDS = 60.0  # until a refusal that goes on is told again
+
+_ADVICE: dict[type[ResponseError], str] = {
+    NoPermissionError: "the user must be allowed GET, SET, DEL, PEXPIRE and EVAL for the keys of this registry",
+    OutOfMemoryError: "its memory is full, so give it more, or let it drop what is used least (maxmemory-policy"
+    " volatile-lru)",
+    ReadOnlyError: "it is the replica of another one; the address has to lead to the one in charge",
+}
 
 _log = logging.getLogger("angos.redis")
 
@@ -47,8 +62,8 @@ class RedisServer:
         self._turns = asyncio.Semaphore(COMMANDS_AT_ONCE)
         self._away_until = 0.0
         """Clock of the loop, in seconds; 0 when it is at hand."""
-        self._told = ""
-        """The last refusal in the log."""
+        self._told: dict[str, float] = {}
+        """Refusals in the log, and when they may be told again."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def ask(self, *command: str | bytes | int) -> Any:
@@ -100,7 +115,11 @@ class RedisServer:
             raise self._away("refuses the user name or password") from None
         except ResponseError as error:
             self._at_hand()
-            raise self._refused(error) from None
+            refused = self._refused(error)
+            if isinstance(error, ReadOnlyError) and self._redis is not None:
+                # Another one may be in charge by now, and the address lead there: only new connections follow it.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise refused from None
         except (RedisError, OSError) as error:
             raise self._away(f"cannot be reached ({_reason(error)})") from None
         self._at_hand()
@@ -121,8 +140,11 @@ class RedisServer:
         # What a server says may quote what it was sent, so only its code is repeated.
         code = str(error).partition(" ")[0]
         why = f"refuses a command ({code if code.isalpha() and code.isupper() else type(error).__name__})"
-        if why != self._told:
-            self._told = why
+        if (advice := _ADVICE.get(type(error))) is not None:
+            why += f": {advice}"
+        now = asyncio.get_running_loop().time()
+        if now >= self._told.get(why, now):
+            self._told[why] = now + TOLD_SECONDS
             _log.warning("%s %s", self.address, why)
         return RedisAway(f"{self.address} {why}", asked=True)
 

@@ -147,6 +147,21 @@ async def test_a_cache_that_is_away_never_fails_and_goes_by_what_the_process_wro
         assert await read(other, "a") == b"again"
 
 
+async def test_a_redis_that_takes_nothing_is_no_worse_than_one_that_is_away(redis: RedisProcess) -> None:
+    """It answers, and so it was believed that there is nothing: keys of identity providers that a process had fetched
+    were fetched again for each token, under a lease that a full Redis refuses as well."""
+    async with redis_cache(redis.url) as one, redis_cache(redis.url) as other:
+        await write(one, "a", b"old")
+        redis.command("CONFIG", "SET", "maxmemory", "1")
+        await write(one, "a", b"value")
+        await write(one, "b", b"value")
+        assert [await read(one, name) for name in ("a", "b", "c")] == [b"value", b"value", None]
+        redis.command("CONFIG", "SET", "maxmemory", "0")
+        await write(one, "b", b"again")
+        await write(other, "b", b"from the other one")
+        assert [await read(one, name) for name in ("a", "b")] == [b"value", b"from the other one"]
+
+
 async def test_a_frozen_cache_costs_a_request_now_and_then_a_second(redis: RedisProcess) -> None:
     async with redis_cache(redis.url) as cache:
         await write(cache, "a", b"value")

@@ -15,6 +15,7 @@ from angos.runtime.leases.redis import LAPSE_SECONDS, RedisLeases
 from angos.runtime.redis.address import parse_redis_url
 from angos.runtime.redis.server import AWAY_SECONDS, REPLY_SECONDS, RedisServer
 from angos.sansio.effects import AcquireLease, PeerUnavailable, ReleaseLease
+from tests.conformance.balancer import Balancer
 from tests.conformance.certificates import Authority
 from tests.conformance.redis_process import RedisProcess
 
@@ -262,8 +263,35 @@ async def test_a_redis_without_memory_refuses_and_is_not_away(
     async with replica(redis.url) as leases:
         redis.command("CONFIG", "SET", "maxmemory", "1")
         for _ in range(3):
-            with pytest.raises(PeerUnavailable, match=r"refuses a command \(OutOfMemoryError\)"):
+            with pytest.raises(PeerUnavailable, match=r"refuses a command \(OutOfMemoryError\): its memory is full"):
                 await leases.acquire(AcquireLease("a", 60, 0))
         redis.command("CONFIG", "SET", "maxmemory", "0")
         assert await leases.acquire(AcquireLease("a", 60, 0)) is not None
     assert caplog.text.count("OutOfMemoryError") == 1
+
+
+async def test_a_refusal_is_told_again_when_it_goes_on(
+    redis: RedisProcess, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("angos.runtime.redis.server.TOLD_SECONDS", 0.0)
+    async with replica(redis.url) as leases:
+        redis.command("CONFIG", "SET", "maxmemory", "1")
+        for _ in range(2):
+            with pytest.raises(PeerUnavailable):
+                await leases.acquire(AcquireLease("a", 60, 0))
+    assert caplog.text.count("OutOfMemoryError") >= 2
+
+
+async def test_after_a_failover_new_connections_lead_to_the_one_in_charge(redis: RedisProcess, tmp_path: Path) -> None:
+    """A Redis that is made the replica of another one keeps its connections, and refuses what is written over them,
+    however long the address has been leading to the other one."""
+    (tmp_path / "other").mkdir()
+    with RedisProcess(tmp_path / "other") as other, Balancer([("127.0.0.1", redis.port)]) as balancer:
+        async with replica(f"redis://127.0.0.1:{balancer.port}") as leases:
+            assert await leases.acquire(AcquireLease("a", 60, 0)) is not None
+            redis.command("REPLICAOF", "127.0.0.1", str(other.port))
+            balancer.servers = [("127.0.0.1", other.port)]
+            with pytest.raises(PeerUnavailable, match="it is the replica of another one"):
+                await leases.acquire(AcquireLease("b", 60, 0))
+            assert await leases.acquire(AcquireLease("b", 60, 0)) is not None
+        assert other.holds("angos:lease:b")

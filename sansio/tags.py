@@ -6,6 +6,10 @@ seen, so a push that begins after another one was acknowledged wins even when cl
 millisecond after the event that it deletes and no later: it takes back what its writer saw, not a push that crossed
 it. Events of the same millisecond were concurrent: setting beats deleting, and among equals the higher digest wins.
 
+A push of what the tag names already is an event as well. So every push that was acknowledged is dated later than the
+event that a crossing deletion was decided on, and stands, whenever that deletion is written and whatever becomes of
+who writes it; and the age of a tag is the time since its last push.
+
 `TagEvent` orders by name: newest first. Superseded events are moved to the tag's history now and then, so that reading
 a tag stays one short listing however often it is pushed.
 """
@@ -37,6 +41,7 @@ from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.together import together
 
 CLAIMS_MAX = 8  # deletions that may cross one push of an immutable tag before it gives up
+CLAIM_OLD_MS = 60_000  # an event of this age says nothing about a push of now
 EVENTS_LIMIT = 64
 SUPERSEDED_MAX = 16  # events that readers list in vain before a push moves them to the history
 
@@ -62,13 +67,9 @@ async def set_tag(namespace: Namespace, tag: Tag, digest: Digest) -> None:
     """Let the tag name this manifest, whose revision and references are already written."""
     events, more = await _list_events(namespace, tag, everything=False)
     current = winner(events)
-    if current is not None and current.kind == "set" and current.digest == digest:
-        # Already so. But whoever wrote it may not have made it durable yet, and we are about to promise it.
-        event = current
-    else:
-        now_ms = await ReadClock()
-        event = TagEvent(now_ms if current is None else max(now_ms, current.at_ms + 1), "set", digest)
-    await _write_event(namespace, tag, event, b"")
+    now_ms = await ReadClock()
+    at_ms = now_ms if current is None else max(now_ms, current.at_ms + 1)
+    await _write_event(namespace, tag, TagEvent(at_ms, "set", digest), b"")
     if more or len(events) > SUPERSEDED_MAX:
         await _move_to_history(namespace, tag)
 
@@ -81,21 +82,32 @@ async def set_immutable_tag(namespace: Namespace, tag: Tag, digest: Digest) -> D
     undecided, and one that was slow cannot change what others have seen: its event has been there for long.
     Only a deletion takes an event back, never another push, also when the manifest is gone that it names: somebody may
     be pushing that again at this moment, and be told that it has the tag.
+
+    A push of the same manifest claims the event that would follow a deletion of the tag, without waiting for one: when
+    there is a deletion, it was before this push; and when somebody else saw it first, the claim is theirs.
     """
     for _ in range(CLAIMS_MAX):
-        current = await newest_event(namespace, tag)
-        if current is not None and current.kind == "set":
+        events, more = await _list_events(namespace, tag, everything=False)
+        current = winner(events)
+        if current is not None and current.kind == "set" and current.digest != digest:
             # Whoever wrote it may not have made it durable yet.
             await _write_event(namespace, tag, current, b"")
-            return None if current.digest == digest else current.digest
-        after_ms = 0 if current is None else current.at_ms
-        event = await _claim(namespace, tag, TagEvent(max(await ReadClock(), after_ms + 1), "set", digest), after_ms)
+            return current.digest
+        after_ms = 0 if current is None else current.at_ms + (current.kind == "set")
+        now_ms = await ReadClock()
+        event = await _claim(namespace, tag, TagEvent(max(now_ms, after_ms + 1), "set", digest), after_ms)
+        if event.digest != digest and current is not None and current.kind == "set":
+            continue  # it was deleted since we looked
         await _write_event(namespace, tag, event, b"")
+        if more or len(events) > SUPERSEDED_MAX:
+            await _move_to_history(namespace, tag)
         if event.digest == digest:
-            return None
-        if await newest_event(namespace, tag) == event:
+            if event.at_ms > now_ms - CLAIM_OLD_MS:
+                return None
+        elif await newest_event(namespace, tag) == event:
             return event.digest
-        # The tag was set and deleted since we looked: its next event is claimed anew.
+        # Somebody died who had claimed this event long ago, or the tag was set and deleted since we looked: its next
+        # event is claimed anew.
     raise RegistryError(503, "UNAVAILABLE", f"tag {tag} is being pushed and deleted again and again; push it once more")
 
 
@@ -114,9 +126,24 @@ async def unset_tag(namespace: Namespace, tag: Tag, *, only: Digest | None = Non
     current = await newest_event(namespace, tag)
     if current is None or current.kind == "del" or (only is not None and current.digest != only):
         return False
-    body = compact_json({"deleted_at_ms": await ReadClock()})
-    await _write_event(namespace, tag, TagEvent(current.at_ms + 1, "del", current.digest), body)
+    await _take_back(namespace, tag, current)
     return True
+
+
+async def unset_event(namespace: Namespace, tag: Tag, event: TagEvent) -> bool:
+    """Delete the tag as this event left it, unless it was pushed or deleted since. False when it was.
+
+    Every push that is acknowledged after the event was read stands, also when it comes between any two steps here.
+    """
+    if await newest_event(namespace, tag) != event:
+        return False
+    await _take_back(namespace, tag, event)
+    return True
+
+
+async def _take_back(namespace: Namespace, tag: Tag, event: TagEvent) -> None:
+    body = compact_json({"deleted_at_ms": await ReadClock()})
+    await _write_event(namespace, tag, TagEvent(event.at_ms + 1, "del", event.digest), body)
 
 
 async def delete_tag(namespace: Namespace, tag: Tag) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import cycle
 from typing import Any
 
 import pytest
@@ -12,16 +11,14 @@ from hypothesis import strategies as st
 
 from angos.sansio import layout
 from angos.sansio.config import RegistryConfig, RepositoryConfig
-from angos.sansio.effects import AcquireLease, CreateKeys, Effect, EffectError, StorageUnavailable
-from angos.sansio.errors import RegistryError
-from angos.sansio.http.message import Response
+from angos.sansio.effects import AcquireLease, CreateKeys, Effect, StorageUnavailable
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
-from angos.sansio.operation import Done, Operation
-from angos.sansio.registry import handle
+from angos.sansio.operation import Operation
 from angos.sansio.tags import resolve_tag, set_immutable_tag
-from angos.simulator.choices import Choices, Drawn, Exhaustive
+from angos.simulator.choices import Exhaustive
 from angos.simulator.registry import Answer, SimulatedRegistry
+from tests.property.crossing import Crossing, requested
 
 IMMUTABLE = RegistryConfig(immutable_tags=True)
 TYPE = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
@@ -129,44 +126,6 @@ def test_exclusions_of_the_repository_replace_the_global_ones(
 # --- pushes that cross ------------------------------------------------------------------------------------------------
 
 
-class Crossing:
-    """Operations side by side over one world, step by step as a list of choices says; some die half-way."""
-
-    def __init__(self, world: SimulatedRegistry, operations: list[Operation[Any]]) -> None:
-        self.world = world
-        self.waiting: dict[int, tuple[Operation[Any], Effect[Any]]] = {}
-        self.results: dict[int, Any] = {}
-        for number, operation in enumerate(operations):
-            self._note(number, operation, operation.resume())
-
-    def run(self, choices: list[int], deaths: dict[int, int]) -> None:
-        numbers = cycle(choices)
-        self.run_by(Drawn(lambda _, count: next(numbers) % count), deaths)
-
-    def run_by(self, choices: Choices, deaths: dict[int, int]) -> None:
-        while self.waiting:
-            numbers = sorted(self.waiting)
-            number = numbers[choices.pick("turn", len(numbers))]
-            operation, effect = self.waiting.pop(number)
-            if deaths.get(number) == 0:
-                operation.abandon()
-                deaths[number] = -1
-                continue
-            deaths[number] = deaths.get(number, -1) - 1
-            try:
-                reply = self.world.perform(effect)
-            except (EffectError, RegistryError) as error:
-                self._note(number, operation, operation.fail(error))
-            else:
-                self._note(number, operation, operation.resume(reply))
-
-    def _note(self, number: int, operation: Operation[Any], step: Any) -> None:
-        if isinstance(step, Done):
-            self.results[number] = step.value
-        else:
-            self.waiting[number] = (operation, step)
-
-
 @settings(max_examples=300)
 @given(
     st.lists(st.integers(0, 2), min_size=1, max_size=60),
@@ -240,8 +199,10 @@ def test_pushes_and_a_deletion_that_cross_leave_a_tag_that_leads_somewhere(choic
     world = SimulatedRegistry(IMMUTABLE)
     push(world, 1)
     digest = Digest.of(manifest(1))
-    requests = [_request(world, "PUT", "/v2/a/manifests/v1", manifest(number)) for number in (1, 2)]
-    requests.append(_request(world, "DELETE", f"/v2/a/manifests/{digest}", b""))
+    requests = [
+        requested(world, "PUT", "/v2/a/manifests/v1", manifest(number), TYPE["Content-Type"]) for number in (1, 2)
+    ]
+    requests.append(requested(world, "DELETE", f"/v2/a/manifests/{digest}", b"", ""))
     crossing = Crossing(world, requests)
     crossing.run(choices, {})
     statuses = {number: response.status for number, response in crossing.results.items()}
@@ -275,13 +236,3 @@ def test_a_failing_store_leaves_nothing_undecided(fails: int) -> None:
 
 async def _write_revision(digest: Digest) -> None:
     await CreateKeys(((layout.revision_key(NAMESPACE, digest), b"{}"),))
-
-
-def _request(world: SimulatedRegistry, method: str, target: str, body: bytes) -> Operation[Response]:
-    from angos.sansio.effects import BodyHandle
-    from angos.sansio.http.message import Headers, Request
-    from angos.simulator.world.bodies import SyntheticBody
-
-    handle_ = BodyHandle(world.world.open_body(SyntheticBody(body)))
-    headers = Headers((("content-type", TYPE["Content-Type"]),))
-    return handle(Request(method, target, headers, handle_, len(body)), world.config)

@@ -28,3 +28,12 @@ class Passed:
     work: str
     what: str
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Something that clients could see is gone, because the operator's configuration says so."""
+
+    work: str
+    what: str
+    reason: str

@@ -1,108 +1,123 @@
 """Pruning: carry out retention in every repository, or only say what it would come to.
 
-Only tags are deleted. A manifest that no tag names any more can still be pulled by its digest.
+Only tags are deleted, each as the event left it that the verdict was about (`angos.sansio.tags.unset_event`). So a push
+of the tag that comes meanwhile stands, between any two steps of this, and also when this dies at any of them. A
+manifest that no tag names any more can still be pulled by its digest.
 
-What could not be read is passed over and kept, and costs nothing but itself.
+What could not be read is passed over and kept, and costs nothing but itself. The lease is for politeness: two runs at
+once do what one does.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from angos.sansio import layout
 from angos.sansio.effects import EffectError, ListFolders, ListKeys, Page, ReadClock, StatKey, Tell
 from angos.sansio.errors import Invalid
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.reference import Namespace, Tag, parse_namespace
-from angos.sansio.progress import Passed, Progress
+from angos.sansio.progress import Passed, Progress, Removed
 from angos.sansio.retention import RetentionConfig, TagFacts, Verdict, judge, named_subject
-from angos.sansio.tags import newest_event
+from angos.sansio.scopes import leased
+from angos.sansio.tags import newest_event, unset_event
 from angos.sansio.together import together
 
 WORK = "retention"
+LEASE_SECONDS = 600.0
+
+Outcome = Literal["kept", "deleted", "pushed again", "failed"]
+"""``pushed again``: or deleted by somebody else, since it was looked at. ``failed``: it should have been deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A tag, and what is to become of it."""
+    """A tag, and what became of it; without deleting, what would."""
 
     namespace: Namespace
     verdict: Verdict
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """What a run has come to."""
 
-    tags: tuple[Judged, ...]
-    """Of every tag that was looked at, in the order of names."""
-    namespaces: int
+    tags: tuple[Judged, ...] = ()
+    """Every tag that was looked at, in the order of names; none when nobody wanted to know."""
+    namespaces: int = 0
     """In which there was a tag."""
-    passed: int
-    """Repositories and tags that could not be read."""
+    passed: int = 0
+    """Repositories and tags that could not be read or changed."""
+    busy: bool = False
+    """Another run is going on, so nothing was done."""
 
 
-async def prune(config: RetentionConfig, wanted: Sequence[str] = ()) -> Pruned:
-    """Judge the tags of the repositories that are wanted and of those below them; of all when none is named.
+async def prune(
+    config: RetentionConfig, wanted: Sequence[str] = (), *, dry_run: bool = False, report: bool = True
+) -> Pruned:
+    """Delete what the rules let go, in the repositories that are wanted and those below them; in all when none is
+    named. With `dry_run`, nothing is changed. `report`: tell what became of every tag.
 
     Fails when the repositories cannot be listed.
     """
-    run = _Run(config)
+    if dry_run:
+        return await _prune(_Run(config, report, dry_run=True), wanted)
+    async with leased(WORK, seconds=LEASE_SECONDS, wait_seconds=0) as alone:
+        return await _prune(_Run(config, report), wanted) if alone else Pruned(busy=True)
+
+
+async def _prune(run: _Run, wanted: Sequence[str]) -> Pruned:
     after, more = "", True
     while more:
         page = await ListKeys(layout.CATALOG_PREFIX, after)
-        for name in page.names:
-            namespace = _namespace(name)
-            if namespace is not None and _is_wanted(namespace, wanted):
+        for namespace in _namespaces(page):
+            if not wanted or any(namespace == name or namespace.startswith(f"{name}/") for name in wanted):
                 await run.visit(namespace)
         after, more = page.last, page.more
     await Tell(Progress(WORK, "", run.looked_at, None, run.told(), ended=True))
     return run.result()
 
 
-def _namespace(name: str) -> Namespace | None:
-    found = layout.parse_catalog_name(name)
-    try:
-        return None if found is None else parse_namespace(found)
-    except Invalid:
-        return None
-
-
-def _is_wanted(namespace: Namespace, wanted: Sequence[str]) -> bool:
-    return not wanted or any(namespace == name or namespace.startswith(f"{name}/") for name in wanted)
+def _namespaces(page: Page) -> Iterator[Namespace]:
+    for name in page.names:
+        found = layout.parse_catalog_name(name)
+        try:
+            if found is not None:
+                yield parse_namespace(found)
+        except Invalid:
+            continue
 
 
 class _Run:
-    def __init__(self, config: RetentionConfig) -> None:
+    def __init__(self, config: RetentionConfig, report: bool, *, dry_run: bool = False) -> None:
         self._config = config
+        self._report = report
+        self._dry_run = dry_run
         self._judged: list[Judged] = []
         self._namespaces = 0
-        self._counts: Counter[str] = Counter()
+        self._passed = 0
+        self._counts: Counter[Outcome] = Counter()
         self.looked_at = 0
 
     def told(self) -> tuple[tuple[str, int], ...]:
-        return tuple((name, self._counts[name]) for name in ("kept", "to_delete", "passed"))
+        deleted = "would_go" if self._dry_run else "deleted"
+        return (
+            ("kept", self._counts["kept"]),
+            (deleted, self._counts["deleted"]),
+            ("pushed_again", self._counts["pushed again"]),
+            ("passed", self._passed),
+        )
 
     def result(self) -> Pruned:
-        return Pruned(tuple(self._judged), self._namespaces, self._counts["passed"])
+        return Pruned(tuple(self._judged), self._namespaces, self._passed)
 
     async def visit(self, namespace: Namespace) -> None:
-        """Judge the tags of this repository."""
-        facts: list[TagFacts] = []
-        try:
-            after, more = "", True
-            while more:
-                page: Page = await ListFolders(layout.tags_prefix(namespace), after)
-                tags = [tag for folder in page.names if (tag := layout.parse_tag_folder(folder)) is not None]
-                found = await together(self._look(namespace, tag) for tag in tags)
-                facts += [one for one in found if one is not None]
-                after, more = page.last, page.more
-        except EffectError as error:
-            problem = str(error)
-        else:
-            problem = ""
+        """Judge the tags of this repository, and delete those that may go."""
+        facts, problem = await self._look_at_all(namespace)
         if problem:
             # Half of the tags would be ranked wrongly.
             await self._pass(str(namespace), problem)
@@ -112,10 +127,29 @@ class _Run:
         verdicts = judge(facts, rules, now_ms, min_age_ms=min_age_ms)
         self._namespaces += bool(facts)
         self.looked_at += len(facts)
+        outcomes = await together(self._carry_out(namespace, verdict) for verdict in verdicts if verdict.goes)
+        of_going = iter(outcomes)
         for verdict in verdicts:
-            self._counts["to_delete" if verdict.goes else "kept"] += 1
-            self._judged.append(Judged(namespace, verdict))
+            outcome: Outcome = next(of_going) if verdict.goes else "kept"
+            self._counts[outcome] += 1
+            if self._report:
+                self._judged.append(Judged(namespace, verdict, outcome))
         await Tell(Progress(WORK, str(namespace), self.looked_at, None, self.told()))
+
+    async def _look_at_all(self, namespace: Namespace) -> tuple[list[TagFacts], str]:
+        """The tags of the repository, or the reason why they are not known."""
+        facts: list[TagFacts] = []
+        try:
+            after, more = "", True
+            while more:
+                page = await ListFolders(layout.tags_prefix(namespace), after)
+                tags = [tag for folder in page.names if (tag := layout.parse_tag_folder(folder)) is not None]
+                found = await together(self._look(namespace, tag) for tag in tags)
+                facts += [one for one in found if one is not None]
+                after, more = page.last, page.more
+        except EffectError as error:
+            return [], str(error)
+        return facts, ""
 
     async def _look(self, namespace: Namespace, tag: Tag) -> TagFacts | None:
         """None when the tag is deleted."""
@@ -134,6 +168,24 @@ class _Run:
             return TagFacts(tag, None)
         return TagFacts(tag, event, has_subject)
 
+    async def _carry_out(self, namespace: Namespace, verdict: Verdict) -> Outcome:
+        tag, event = verdict.facts.tag, verdict.facts.event
+        assert event is not None, "what could not be read stays"
+        if self._dry_run:
+            return "deleted"
+        problem = ""
+        try:
+            deleted = await unset_event(namespace, tag, event)
+        except EffectError as error:
+            problem = str(error)
+        if problem:
+            await self._pass(f"{namespace}:{tag}", problem)
+            return "failed"
+        if not deleted:
+            return "pushed again"
+        await Tell(Removed(WORK, f"{namespace}:{tag}", f"named {event.digest}, and no rule keeps it"))
+        return "deleted"
+
     async def _pass(self, what: str, problem: str) -> None:
-        self._counts["passed"] += 1
+        self._passed += 1
         await Tell(Passed(WORK, what, problem))

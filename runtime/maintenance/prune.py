@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from angos.runtime.command_line import complain
 from angos.runtime.config.schema import Configuration
 from angos.runtime.maintenance import frame
 from angos.sansio.operation import Operation
-from angos.sansio.prune import Judged, Pruned, prune
+from angos.sansio.prune import Judged, Outcome, Pruned, prune
 from angos.sansio.retention import RetentionConfig, Verdict
 
 RULE_WIDTH = 60
@@ -30,21 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only this repository and those below it; can be repeated (default: all)",
     )
     frame.add_store_arguments(parser)
-    parser.add_argument("--dry-run", action="store_true", required=True, help="delete nothing, show what would go")
+    parser.add_argument("--dry-run", action="store_true", help="delete nothing, show what would go")
     parser.add_argument("--json", action="store_true", help="report as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Gives the exit code: 0 done, 1 something could not be read, 130 interrupted."""
+    """Gives the exit code: 0 done, 1 something could not be read or changed, 130 interrupted."""
+    dry_run: bool = arguments.dry_run
 
     def begin(found: Configuration) -> Operation[Pruned]:
-        return Operation(prune(found.retention or RetentionConfig(), arguments.repositories))
+        return Operation(prune(found.retention or RetentionConfig(), arguments.repositories, dry_run=dry_run))
 
     def show(done: Pruned) -> int:
+        if done.busy:
+            complain("another run is going on; wait for it, or look with --dry-run")
+            return 1
         if arguments.repositories and not done.namespaces and not done.passed:
             complain(f"there is no tag in {' or '.join(arguments.repositories)}")
             return 1
-        print(_as_json(done) if arguments.json else "\n".join(_lines(done)))  # noqa: T201
+        print(_as_json(done, dry_run) if arguments.json else "\n".join(_lines(done, dry_run)))  # noqa: T201
         return 1 if done.passed else 0
 
     return frame.run(arguments, begin, show)
@@ -62,23 +66,30 @@ _WORDS = {
 }
 
 
-def _lines(done: Pruned) -> Iterator[str]:
-    rows = [("", "REPOSITORY", "TAG", "PUSHED (UTC)", "WHY"), *map(_row, done.tags)]
+def _lines(done: Pruned, dry_run: bool) -> Iterator[str]:
+    """Without a dry run, only of what did not stay as it was."""
+    shown = [judged for judged in done.tags if dry_run or judged.outcome != "kept"]
+    rows = [("", "REPOSITORY", "TAG", "PUSHED (UTC)", "WHY"), *(_row(judged, dry_run) for judged in shown)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
+    for row in rows if shown else ():
         yield "  ".join((*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[4])).rstrip()
-    going = sum(judged.verdict.goes for judged in done.tags)
-    yield f"{going} of {len(done.tags)} tags in {done.namespaces} repositories would be deleted"
+    deleted = sum(judged.outcome == "deleted" for judged in done.tags)
+    would = "would be" if dry_run else "were"
+    yield f"{deleted} of {len(done.tags)} tags in {done.namespaces} repositories {would} deleted"
 
 
-def _row(judged: Judged) -> tuple[str, str, str, str, str]:
+def _row(judged: Judged, dry_run: bool) -> tuple[str, str, str, str, str]:
     verdict = judged.verdict
     pushed = verdict.facts.pushed_ms
     shown = "" if pushed is None else datetime.fromtimestamp(pushed // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     tag = verdict.facts.tag.name
     if len(tag) > TAG_WIDTH:
         tag = f"{tag[: TAG_WIDTH - 13]}...{tag[-10:]}"
-    return "delete" if verdict.goes else "keep", judged.namespace, tag, shown, _reason(verdict)
+    return _word(judged, dry_run), judged.namespace, tag, shown, _reason(verdict)
+
+
+def _word(judged: Judged, dry_run: bool) -> str:
+    return {"kept": "keep", "deleted": "delete"}[judged.outcome] if dry_run else judged.outcome
 
 
 def _reason(verdict: Verdict) -> str:
@@ -94,14 +105,16 @@ def _reason(verdict: Verdict) -> str:
 # --- for a program ----------------------------------------------------------------------------------------------------
 
 
-def _as_json(done: Pruned) -> str:
-    counts = Counter("delete" if judged.verdict.goes else "keep" for judged in done.tags)
-    totals = {"repositories": done.namespaces, "delete": counts["delete"], "keep": counts["keep"]}
-    return json.dumps({**totals, "passed_over": done.passed, "tags": _tags(done.tags)}, indent=2)
-
-
-def _tags(tags: Sequence[Judged]) -> list[dict[str, Any]]:
-    return [_tag(judged) for judged in tags]
+def _as_json(done: Pruned, dry_run: bool) -> str:
+    counts = Counter(judged.outcome for judged in done.tags)
+    found = {
+        "dry_run": dry_run,
+        "repositories": done.namespaces,
+        **{name.replace(" ", "_"): counts[name] for name in get_args(Outcome)},
+        "passed_over": done.passed,
+        "tags": [_tag(judged) for judged in done.tags],
+    }
+    return json.dumps(found, indent=2)
 
 
 def _tag(judged: Judged) -> dict[str, Any]:
@@ -111,7 +124,7 @@ def _tag(judged: Judged) -> dict[str, Any]:
         "tag": facts.tag.name,
         "digest": None if facts.event is None else str(facts.event.digest),
         "pushed_at": None if facts.pushed_ms is None else facts.pushed_ms // 1000,
-        "verdict": "delete" if verdict.goes else "keep",
+        "outcome": judged.outcome,
         "why": verdict.why,
     }
     if verdict.rule is not None:

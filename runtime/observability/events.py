@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from angos.sansio.access.events import AccessDenied, CredentialTried, RuleFailed, WebhookAsked, Who
 from angos.sansio.effects import Tell
-from angos.sansio.progress import Passed, Progress
+from angos.sansio.progress import Passed, Progress, Removed
 
 if TYPE_CHECKING:
     from angos.runtime.observability.metrics import Metrics
@@ -47,7 +47,7 @@ class EventSink:
                 self._tell_rule(event)
             case WebhookAsked():
                 self._tell_webhook(event)
-            case Progress() | Passed():
+            case Progress() | Passed() | Removed():
                 self._progress.tell(event)
             case _:
                 # An open registry without upstreams starts without it.

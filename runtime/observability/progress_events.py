@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from angos.sansio.progress import Passed, Progress
+from angos.sansio.progress import Passed, Progress, Removed
 
 if TYPE_CHECKING:
     from angos.runtime.observability.metrics import Metrics
@@ -28,8 +28,11 @@ class ProgressEvents:
         self._began: dict[str, float] = {}
         self._line: dict[str, float] = {}
 
-    def tell(self, event: Progress | Passed) -> None:
+    def tell(self, event: Progress | Passed | Removed) -> None:
         """Log it and count it."""
+        if isinstance(event, Removed):
+            _log.info("%s: removed %s: %s", event.work, event.what, event.reason)
+            return
         if isinstance(event, Passed):
             _log.error("%s: passed over %s: %s", event.work, event.what, event.problem)
             return

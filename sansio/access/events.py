@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from angos.sansio.progress import Passed, Progress
+from angos.sansio.progress import Passed, Progress, Removed
 
 Method = Literal["mtls", "token", "oidc", "basic"]
 
@@ -61,5 +61,5 @@ class WebhookAsked:
     """How long the answer took; 0 for one that was remembered."""
 
 
-Event = CredentialTried | AccessDenied | RuleFailed | WebhookAsked | Progress | Passed
-EVENTS = (CredentialTried, Who, AccessDenied, RuleFailed, WebhookAsked, Progress, Passed)
+Event = CredentialTried | AccessDenied | RuleFailed | WebhookAsked | Progress | Passed | Removed
+EVENTS = (CredentialTried, Who, AccessDenied, RuleFailed, WebhookAsked, Progress, Passed, Removed)

@@ -232,7 +232,8 @@ def push(world: SimulatedRegistry, namespace: str, tag: str, number: int = 0) ->
 
 
 def run(world: SimulatedRegistry, *rules: RetentionRule, wanted: tuple[str, ...] = ()) -> Pruned:
-    return world.run(Operation(prune(RetentionConfig(rules, min_age_seconds=0), wanted)))
+    """A dry one."""
+    return world.run(Operation(prune(RetentionConfig(rules, min_age_seconds=0), wanted, dry_run=True)))
 
 
 def named(done: Pruned, *, goes: bool = True) -> list[str]:
@@ -258,6 +259,22 @@ def test_looking_changes_nothing() -> None:
     before = world.world.store.names("")
     run(world, NEVER)
     assert world.world.store.names("") == before
+
+
+def test_a_run_that_is_not_dry_deletes_what_the_dry_one_showed() -> None:
+    world = SimulatedRegistry()
+    for number, tag in enumerate(("v1", "v2", "v3")):
+        push(world, "a", tag, number)
+    rules = (rule(lambda variables: variables["image"]["tag"] == "v2"),)
+    shown = run(world, *rules)
+    done = world.run(Operation(prune(RetentionConfig(rules, min_age_seconds=0))))
+    assert [(one.verdict.facts.tag.name, one.outcome) for one in done.tags] == [
+        ("v1", "deleted"),
+        ("v2", "kept"),
+        ("v3", "deleted"),
+    ]
+    assert [one.outcome for one in shown.tags] == [one.outcome for one in done.tags]
+    assert json.loads(world.send("GET", "/v2/a/tags/list").body)["tags"] == ["v2"]
 
 
 def test_a_signature_belongs_to_its_image_for_as_long_as_that_is_here() -> None:

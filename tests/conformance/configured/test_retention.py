@@ -44,11 +44,18 @@ def test_a_dry_run_shows_what_would_go_and_which_rule_keeps_the_rest(start: Star
     ]
     assert shown.stdout.splitlines()[-1] == "1 of 4 tags in 2 repositories would be deleted"
     found = json.loads(prune(registry, "--dry-run", "--json", "other").stdout)
-    assert (found["repositories"], found["delete"], found["keep"]) == (1, 1, 1)
-    assert [(one["tag"], one["verdict"], one["why"]) for one in found["tags"]] == [
-        ("latest", "keep", "rule"),
-        ("v1", "delete", "no rule"),
+    assert (found["dry_run"], found["repositories"], found["deleted"], found["kept"]) == (True, 1, 1, 1)
+    assert [(one["tag"], one["outcome"], one["why"]) for one in found["tags"]] == [
+        ("latest", "kept", "rule"),
+        ("v1", "deleted", "no rule"),
     ]
+    assert registry.status("/v2/other/manifests/v1") == 200
+    done = prune(registry)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[:3] for line in done.stdout.splitlines()[1:-1]] == [["deleted", "other", "v1"]]
+    assert done.stdout.splitlines()[-1] == "1 of 4 tags in 2 repositories were deleted"
+    assert registry.status("/v2/other/manifests/v1") == 404
+    assert registry.status("/v2/team/app/manifests/v1") == 200
     missing = prune(registry, "--dry-run", "othr")
     assert (missing.returncode, missing.stderr) == (1, "angos: there is no tag in othr\n")
 

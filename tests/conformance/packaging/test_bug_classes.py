@@ -225,6 +225,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         [
             "property/test_retention.py::test_a_tag_that_cannot_be_read_costs_nothing_but_itself",
             "property/test_retention.py::test_a_repository_whose_tags_cannot_be_listed_is_passed_over",
+            "property/test_prune_crossings.py::test_a_deletion_that_cannot_be_written_is_told_and_the_tag_stays",
         ],
     ),
     58: (
@@ -271,6 +272,14 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             "property/test_retention.py::test_another_rule_only_keeps_more",
             "property/test_retention.py::test_signatures_of_what_is_here_stay_and_take_no_place_among_the_newest",
             "conformance/runtime/test_retention_rules.py::test_what_cannot_be_meant_is_refused_when_it_is_loaded",
+        ],
+    ),
+    66: (
+        "retention deleted a tag that was pushed again meanwhile",
+        [
+            "property/test_prune_crossings.py::test_a_push_stands_in_every_order_and_wherever_the_pruner_is_killed",
+            "conformance/crash/test_prune_kill.py"
+            "::test_acknowledged_pushes_stand_while_the_tags_are_pruned_and_the_pruner_is_killed",
         ],
     ),
     68: (

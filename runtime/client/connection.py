@@ -22,7 +22,7 @@ from anyio.abc import ByteStream
 
 from angos.runtime.client.url import Url
 
-RECEIVE_BYTES = 64 << 10
+RECEIVE_BYTES = 256 << 10  # as much as asyncio reads at once
 HEAD_BYTES_MAX = 64 << 10
 
 

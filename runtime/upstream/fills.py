@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any
 
-from anyio import Event, current_time, move_on_after
+from anyio import Event, create_task_group, current_time, move_on_after
 from anyio.abc import TaskGroup
 
 from angos.runtime.performer import Store
@@ -32,6 +32,7 @@ from angos.sansio.upstream.effects import (
 )
 
 ON_LOOP_BYTES = 4 << 10  # so little is written without going to a thread
+GATHERED_BYTES = 1 << 20  # of a fill, while a thread is busy with as much
 _log = logging.getLogger("angos.upstream")
 _numbers = count(1)
 
@@ -224,12 +225,21 @@ class Fills:
 
 
 class _Arriving:
-    """The body of an answer, as a store takes the body of a request."""
+    """The body of an answer, as a store takes the body of a request.
+
+    What arrives while a thread hashes and writes is gathered for its next visit, up to a bound.
+    """
 
     def __init__(self, stream: OpenedStream, fill: Fill | None, start: int) -> None:
         self._stream = stream
         self._fill = fill
         self._start = start
+        self._gathered: list[memoryview] = []
+        self._size = 0
+        self._total = 0
+        self._whole: bool | None = None
+        """None while more may come."""
+        self._changed = Event()
 
     async def receive(self, sink: Sink, size_max: int | None) -> bool:
         """All of it into `sink`. False when the upstream stopped in the middle. Fails with `BodyTooLarge`."""
@@ -237,28 +247,62 @@ class _Arriving:
         if self._fill is not None:
             piece = await run_in_thread(Piece, self._start, sink)
             self._fill.add(piece)
-        make_room = getattr(sink, "make_room", None)
-        total = 0
-        while True:
-            if make_room is not None:
-                await make_room()
+        failure: Exception | None = None
+        async with create_task_group() as tasks:
+            tasks.start_soon(self._gather)
+            try:
+                await self._pour(piece, sink, size_max)
+            except Exception as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return bool(self._whole)
+
+    async def _gather(self) -> None:
+        while self._whole is None:
             try:
                 data = await self._stream.receive()
             except UpstreamUnavailable as error:
-                _log.warning("a blob broke off after %d bytes: %s", self._start + total, error)
-                return False
-            if not data:
-                await self._stream.finish()
-                return True
-            total += len(data)
-            if size_max is not None and total > size_max:
-                raise BodyTooLarge(size_max)
-            if len(data) <= ON_LOOP_BYTES:
-                _take(piece, sink, (memoryview(data),))
+                _log.warning("a blob broke off after %d bytes: %s", self._start + self._total, error)
+                self._whole = False
             else:
-                await run_in_thread(_take, piece, sink, (memoryview(data),))
+                if data:
+                    self._gathered.append(memoryview(data))
+                    self._size += len(data)
+                    self._total += len(data)
+                else:
+                    self._whole = True
+            self._tell()
+            while self._size >= GATHERED_BYTES:
+                await self._changed.wait()
+
+    async def _pour(self, piece: Piece | None, sink: Sink, size_max: int | None) -> None:
+        make_room = getattr(sink, "make_room", None)
+        while True:
+            if make_room is not None:
+                await make_room()
+            while not self._gathered:
+                if self._whole is not None:
+                    if self._whole:
+                        await self._stream.finish()
+                    return
+                await self._changed.wait()
+            views, size = self._gathered, self._size
+            self._gathered, self._size = [], 0
+            self._tell()
+            if size_max is not None and self._total > size_max:
+                raise BodyTooLarge(size_max)
+            if size <= ON_LOOP_BYTES:
+                _take(piece, sink, views)
+            else:
+                await run_in_thread(_take, piece, sink, views)
             if self._fill is not None:
-                self._fill.received(len(data))
+                self._fill.received(size)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = Event()
 
     async def read(self, size_max: int) -> bytes:
         """Nobody reads a blob into memory."""

@@ -21,6 +21,7 @@ from benchmarks import (
     large_blobs,
     listings,
     memory,
+    mirrors,
     rules,
     simulation,
     small_requests,
@@ -43,10 +44,11 @@ class Family:
     measure: Callable[[Settings], list[Result]]
 
 
-FAMILIES = [
-    Family(module.ROWS, module.PROGRAMS, module.measure)
-    for module in (small_requests, access, large_blobs, images, memory, buckets, starting, listings, rules, simulation)
-]
+MODULES = (
+    *(small_requests, access, large_blobs, images, memory, buckets),
+    *(mirrors, starting, listings, rules, simulation),
+)
+FAMILIES = [Family(module.ROWS, module.PROGRAMS, module.measure) for module in MODULES]
 
 
 def main() -> int:

@@ -63,16 +63,16 @@ class Connection:
             raise Unexpected(f"{method} {target} was answered {answer.status}, not {status}: {answer.body[:500]!r}")
         return answer
 
-    def download(self, target: str) -> int:
-        """GET, throwing the body away. The number of bytes that came."""
+    def download(self, target: str, size_max: int | None = None) -> int:
+        """GET, throwing the body away; no more than `size_max` bytes of it. How many there are in all."""
         self._send("GET", target, (), ())
         answer, length = self._receive_head()
         if answer.status != 200:
             raise Unexpected(f"GET {target} was answered {answer.status}")
-        left = length - len(self._buffer)
+        left = (length if size_max is None else min(length, size_max)) - len(self._buffer)
         self._buffer = b""
         buffer = memoryview(bytearray(RECEIVE_SIZE))
-        while left:
+        while left > 0:
             received = self._socket.recv_into(buffer, min(left, RECEIVE_SIZE))
             if not received:
                 raise Unexpected(f"GET {target} ended {left} bytes early")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.client import Unexpected, wait_until_answering, wait_until_listening
@@ -40,7 +40,8 @@ pid {folder}/pid;
 error_log stderr error;
 events {{ worker_connections 256; }}
 http {{
-    access_log off;
+    log_format sent '$body_bytes_sent';
+    access_log {log};
     sendfile on;
     tcp_nopush on;
     client_body_temp_path {folder}/body;
@@ -145,14 +146,19 @@ def docker_registry_command(root: Path, port: int) -> list[str]:
 
 
 @contextmanager
-def nginx(cores: Cores, root: Path, folder: Path) -> Iterator[Server]:
-    """Debian's nginx serving the files below `root`; `folder` is for its own files."""
+def nginx(cores: Cores, root: Path, folder: Path, *, core: int | None = None, log: bool = False) -> Iterator[Server]:
+    """Debian's nginx serving the files below `root`; `folder` is for its own files.
+
+    `core`: another one than that of servers. `log`: ``access.log`` has the bytes of each body.
+    """
     port = free_port()
     folder.mkdir()
     configuration = folder / "nginx.conf"
-    configuration.write_text(NGINX.format(root=root, port=port, folder=folder))
+    logged = f"{folder}/access.log sent" if log else "off"
+    configuration.write_text(NGINX.format(root=root, port=port, folder=folder, log=logged))
     command = [find_program("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(configuration)]
-    with _running("nginx", cores, port, root, command) as server:
+    where = cores if core is None else replace(cores, server=core)
+    with _running("nginx", where, port, root, command) as server:
         yield server
 
 

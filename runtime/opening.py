@@ -151,11 +151,4 @@ def loop_problem(configuration: Configuration, loop: str) -> str | None:
         return None
     if configuration.cache or configuration.leases:
         return "Redis can be used on asyncio only; leave out --loop, or [cache.redis] and [leases.redis]"
-    for name in ("blob_store", "metadata_store"):
-        store = getattr(configuration, name)
-        if store is not None and not isinstance(store, DirectoryConfig) and store.credentials is None:
-            return (
-                f"keys for a bucket are found by aioboto3, on asyncio only; leave out --loop, or configure"
-                f" {name}.s3.access_key_id and secret_key"
-            )
     return None

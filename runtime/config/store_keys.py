@@ -115,8 +115,8 @@ _PLACE = {
     "access_key_id": Key(
         SOME_TEXT,
         "with `secret_key`; a new pair is used as soon as the configuration is reloaded",
-        unset="aioboto3 (`pip install 'angos[s3]'`) looks for a pair in the environment, in profiles and in the role of"
-        " the pod or the machine; only for servers on asyncio",
+        unset="botocore (`pip install 'angos[s3]'`) looks for a pair in the environment, in profiles and in the role of"
+        " the pod or the machine",
         example="AKIAIOSFODNN7EXAMPLE",
     ),
     "secret_key": Key(secret(SOME_TEXT), "with `access_key_id`", unset="as above", example="change-me"),

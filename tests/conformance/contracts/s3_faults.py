@@ -51,6 +51,7 @@ METHODS = {
     "CreateKeys": "create_keys",
     "DeleteKeys": "delete_keys",
     "HashParts": "hash_parts",
+    "SignUrl": "sign_url",
     "DiscardPart": "discard_part",
     "DiscardUpload": "discard_upload",
 }

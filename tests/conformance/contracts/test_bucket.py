@@ -446,7 +446,7 @@ def test_keys_that_could_not_be_deleted_are_a_failure() -> None:
 
 
 def test_without_any_keys_the_registry_says_where_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "aioboto3", None)
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
     with ScriptedServer(lambda _: said()) as server:
         (reply,) = ask(server, ReadKey(KEY), credentials=None)
     assert isinstance(reply, StorageRefused)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,17 @@ def test_nothing_but_the_balancer_is_published_and_nothing_runs_without_a_check(
         assert SERVICES[name]["healthcheck"]["test"]
     drain_seconds = 30  # the default of server.drain_seconds
     assert int(SERVICES["replica-1"]["stop_grace_period"].removesuffix("s")) > drain_seconds
+
+
+def test_what_the_image_installs_is_installed_here_in_the_same_versions() -> None:
+    """Pins that cannot be installed together had been found by nobody but those who built the image. What is installed
+    here was, with all the others."""
+    found = re.search(r"'\.\[([a-z0-9,]+)\]'", (DEPLOYMENT / "Containerfile").read_text())
+    assert found is not None
+    extras = tomllib.loads((DEPLOYMENT.parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pinned = dict(line.split("==") for line in (DEPLOYMENT.parents[1] / "constraints.txt").read_text().splitlines()[1:])
+    needed = [re.match(r"[a-z0-9-]+", needed) for extra in found[1].split(",") for needed in extras[extra]]
+    assert needed
+    for name in needed:
+        assert name is not None
+        assert version(name[0]) == pinned[name[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import socket
 import subprocess
 import time
@@ -25,6 +26,7 @@ log: {{level: error, accesslog: {{disabled: true}}}}
 storage:
   {storage}
   delete: {{enabled: true}}
+  redirect: {{disable: true}}
 http: {{addr: "127.0.0.1:{port}"}}
 """
 
@@ -64,7 +66,9 @@ def docker_registry(root: Path, storage: str = "", auth: str = "") -> Iterator[C
     file.write_text(f"{configuration}auth: {auth}\n" if auth else configuration)
     log = root.with_name("registry.log")
     with log.open("ab") as output:
-        process = subprocess.Popen(["docker-registry", "serve", str(file)], stdout=output, stderr=output)
+        # Whatever this machine has set for clients of S3 is meant for others.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        process = subprocess.Popen(["docker-registry", "serve", str(file)], env=own, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 30
         while True:

@@ -65,6 +65,8 @@ class RegistryConfig:
     redirect_blobs: bool = False
     """Clients that GET a blob are sent to the store for it, where the store can sign a URL."""
     redirect_manifests: bool = False
+    tag_history_seconds: float = 0.0
+    """How long a tag can be set back to a manifest that was deleted."""
     fills_max: int = 4
     """Blobs that are fetched from upstreams and stored at the same time, in each process."""
     access: AccessConfig | None = None

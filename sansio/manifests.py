@@ -113,7 +113,12 @@ async def read_media_type(namespace: Namespace, digest: Digest) -> str | None:
 
 
 async def put_manifest(
-    namespace: Namespace, reference: Reference, request: Request, query: Query, config: RegistryConfig
+    namespace: Namespace,
+    reference: Reference,
+    request: Request,
+    query: Query,
+    config: RegistryConfig,
+    by: str | None = None,
 ) -> Response:
     """end-7a and 7b: store a manifest and let the tags of the request name it."""
     tags = _tags(reference, query)
@@ -122,20 +127,7 @@ async def put_manifest(
     digest = Digest.of(body, reference.algorithm if isinstance(reference, Digest) else "sha256")
     if isinstance(reference, Digest) and digest != reference:
         raise RegistryError(400, "DIGEST_INVALID", f"the manifest hashes to {digest}, not to {reference}")
-    fixed = frozenset(tag for tag in tags if config.is_immutable(namespace, tag))
-    for tag in tags:
-        if tag in fixed:
-            _check_unchanged(namespace, tag, digest, await resolve_tag(namespace, tag))
-    missing, found = await _find_references(namespace, manifest)
-    if missing and not config.allow_missing_manifest_references:
-        raise RegistryError(
-            400,
-            "MANIFEST_BLOB_UNKNOWN",
-            f"the manifest needs {len(missing)} blobs or manifests that {namespace} does not have; push them first",
-            detail=[{"digest": descriptor.digest} for descriptor in missing],
-        )
-
-    await store_manifest(namespace, digest, body, manifest, tags, fixed, found)
+    missing = await push_manifest(namespace, digest, body, manifest, tags, config, by=by)
     headers = [
         ("Location", f"/v2/{namespace}/manifests/{reference}"),
         ("Docker-Content-Digest", str(digest)),
@@ -150,6 +142,35 @@ async def put_manifest(
     return Response(201, tuple(headers))
 
 
+async def push_manifest(
+    namespace: Namespace,
+    digest: Digest,
+    body: bytes,
+    manifest: Manifest,
+    tags: tuple[Tag, ...],
+    config: RegistryConfig,
+    *,
+    by: str | None = None,
+    whole: bool = False,
+) -> list[Descriptor]:
+    """Store a manifest whose bytes have this digest, and let the tags name it. Gives what it needs and is not there;
+    when `whole`, or as the configuration says, that is a reason to refuse."""
+    fixed = frozenset(tag for tag in tags if config.is_immutable(namespace, tag))
+    for tag in tags:
+        if tag in fixed:
+            _check_unchanged(namespace, tag, digest, await resolve_tag(namespace, tag))
+    missing, found = await find_references(namespace, manifest)
+    if missing and (whole or not config.allow_missing_manifest_references):
+        raise RegistryError(
+            400,
+            "MANIFEST_BLOB_UNKNOWN",
+            f"the manifest needs {len(missing)} blobs or manifests that {namespace} does not have; push them first",
+            detail=[{"digest": descriptor.digest} for descriptor in missing],
+        )
+    await store_manifest(namespace, digest, body, manifest, tags, fixed, found, by)
+    return missing
+
+
 async def store_manifest(
     namespace: Namespace,
     digest: Digest,
@@ -158,16 +179,17 @@ async def store_manifest(
     tags: tuple[Tag, ...] = (),
     fixed: frozenset[Tag] = frozenset(),
     found: tuple[tuple[Key, bytes], ...] = (),
+    by: str | None = None,
 ) -> None:
     """Write a manifest whose bytes have this digest, and let the tags name it; those in `fixed` are immutable.
 
-    `found` are keys that others wrote and that have to be durable with it.
+    `found` are keys that others wrote and that have to be durable with it, `by` is who pushes.
     """
     await CreateKeys((*plan_references(namespace, digest, body, manifest, tags), *found))
     revision = (layout.revision_key(namespace, digest), revision_record(manifest, await ReadClock()))
     await CreateKeys((revision,))
     for _ in range(CROSSINGS_MAX):
-        await together(_set_tag(namespace, tag, digest, tag in fixed) for tag in tags)
+        await together(_set_tag(namespace, tag, digest, tag in fixed, by) for tag in tags)
         if manifest.subject is not None:
             referrer = referrer_descriptor(manifest, digest, len(body))
             await CreateKeys(((layout.referrer_key(namespace, manifest.subject, digest), referrer),))
@@ -179,11 +201,11 @@ async def store_manifest(
         raise RegistryError(503, "UNAVAILABLE", message, headers={"Retry-After": RETRY_SECONDS})
 
 
-async def _set_tag(namespace: Namespace, tag: Tag, digest: Digest, immutable: bool) -> None:
+async def _set_tag(namespace: Namespace, tag: Tag, digest: Digest, immutable: bool, by: str | None) -> None:
     if immutable:
-        _check_unchanged(namespace, tag, digest, await set_immutable_tag(namespace, tag, digest))
+        _check_unchanged(namespace, tag, digest, await set_immutable_tag(namespace, tag, digest, by))
     else:
-        await set_tag(namespace, tag, digest)
+        await set_tag(namespace, tag, digest, by)
 
 
 def _check_unchanged(namespace: Namespace, tag: Tag, digest: Digest, current: Digest | None) -> None:
@@ -224,7 +246,7 @@ def _parse(body: bytes, request: Request) -> Manifest:
         raise RegistryError(400, "MANIFEST_INVALID", str(error)) from None
 
 
-async def _find_references(
+async def find_references(
     namespace: Namespace, manifest: Manifest
 ) -> tuple[list[Descriptor], tuple[tuple[Key, bytes], ...]]:
     """What the manifest names and the namespace cannot show, and the keys by which it shows the rest.
@@ -274,14 +296,15 @@ def revision_record(manifest: Manifest, now_ms: int) -> bytes:
 # --- deleting ---------------------------------------------------------------------------------------------------------
 
 
-async def delete_manifest(namespace: Namespace, digest: Digest) -> Response:
+async def delete_manifest(namespace: Namespace, digest: Digest, by: str | None = None) -> Response:
     """end-9 with a digest: the manifest goes, with every tag that names it and its place among referrers."""
-    if await read_media_type(namespace, digest) is None:
+    media_type = await read_media_type(namespace, digest)
+    if media_type is None:
         raise manifest_unknown(namespace, digest)
     subject = await _subject(namespace, digest)
-    await _unname(namespace, digest, subject)
+    await _unname(namespace, digest, subject, by, media_type)
     await DeleteKeys((layout.revision_key(namespace, digest),))
-    await _unname(namespace, digest, subject)
+    await _unname(namespace, digest, subject, by, media_type)
     return Response(202)
 
 
@@ -296,14 +319,20 @@ async def _subject(namespace: Namespace, digest: Digest) -> Digest | None:
         return None
 
 
-async def _unname(namespace: Namespace, digest: Digest, subject: Digest | None) -> None:
+async def _unname(
+    namespace: Namespace,
+    digest: Digest,
+    subject: Digest | None,
+    by: str | None = None,
+    media_type: str | None = None,
+) -> None:
     """Take off everything by which the manifest is found."""
     after, more = "", True
     while more:
         page = await ListKeys(layout.references_prefix(digest, namespace), after)
         for name in page.names:
             if (tag := layout.parse_tag_reference_name(name)) is not None:
-                await unset_tag(namespace, tag, only=digest)
+                await unset_tag(namespace, tag, only=digest, by=by, media_type=media_type)
         after, more = page.last, page.more
     if subject is not None:
         await DeleteKeys((layout.referrer_key(namespace, subject, digest),))

@@ -175,7 +175,7 @@ class _Run:
             return "deleted"
         problem = ""
         try:
-            deleted = await unset_event(namespace, tag, event)
+            deleted = await unset_event(namespace, tag, event, WORK)
         except EffectError as error:
             problem = str(error)
         if problem:

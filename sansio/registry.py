@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from angos.sansio.blobs import delete_blob, get_blob
 from angos.sansio.catalog import list_catalog
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import EffectError, ListKeys
 from angos.sansio.errors import Invalid, RegistryError
+from angos.sansio.history_endpoints import list_history, post_restore
 from angos.sansio.http.error_body import error_response, refusal_of
 from angos.sansio.http.message import Absent, Header, Inline, Request, Response
 from angos.sansio.http.query import Query
@@ -18,9 +19,11 @@ from angos.sansio.http.route import (
     Catalog,
     Endpoint,
     Health,
+    History,
     ManifestOf,
     Readiness,
     Referrers,
+    Restore,
     Tags,
     TokenEndpoint,
     Upload,
@@ -37,6 +40,9 @@ from angos.sansio.operation import Operation
 from angos.sansio.referrers import list_referrers
 from angos.sansio.tags import delete_tag, list_tags
 from angos.sansio.uploads import append_to_upload, cancel_upload, finish_upload, show_upload, start_upload
+
+if TYPE_CHECKING:
+    from angos.sansio.access.authorize import Caller
 
 EVERY_ANSWER: tuple[Header, ...] = (
     ("Docker-Distribution-API-Version", "registry/2.0"),  # old clients take its absence for "no registry"
@@ -126,11 +132,11 @@ async def _answer(request: Request, path: str, endpoint: Endpoint, query: Query,
         case "DELETE", Upload(namespace, upload_id):
             return await cancel_upload(namespace, upload_id)
         case "PUT", ManifestOf(namespace, reference):
-            return await put_manifest(namespace, reference, request, query, config)
+            return await put_manifest(namespace, reference, request, query, config, _name_of(caller))
         case "DELETE", ManifestOf(namespace, Digest() as digest):
-            return await delete_manifest(namespace, digest)
+            return await delete_manifest(namespace, digest, _name_of(caller))
         case "DELETE", ManifestOf(namespace, Tag() as tag):
-            return await delete_tag(namespace, tag)
+            return await delete_tag(namespace, tag, _name_of(caller))
         case "DELETE", Blob(namespace, digest):
             return await delete_blob(namespace, digest)
         case "GET", Tags(namespace):
@@ -139,6 +145,10 @@ async def _answer(request: Request, path: str, endpoint: Endpoint, query: Query,
             return await list_referrers(namespace, subject, query, config)
         case "GET", Catalog():
             return await list_catalog(query, config)
+        case "GET", History(namespace):
+            return await list_history(namespace, query, config)
+        case "POST", Restore(namespace):
+            return await post_restore(namespace, query, config, _name_of(caller))
         case "GET" | "POST", TokenEndpoint():
             if access is None or access.token_service is None:
                 raise no_endpoint(path)
@@ -156,6 +166,10 @@ async def _answer(request: Request, path: str, endpoint: Endpoint, query: Query,
             raise _method_not_allowed(request.method, endpoint)
 
 
+def _name_of(caller: Caller | None) -> str | None:
+    return None if caller is None else caller.authentication.identity.name
+
+
 def _method_not_allowed(method: str, endpoint: Endpoint) -> RegistryError:
     allowed = ", ".join(_methods(endpoint))
     message = f"{method[:20]} is not possible here, only {allowed}"
@@ -168,13 +182,13 @@ def _methods(endpoint: Endpoint) -> tuple[str, ...]:
             return ("GET", "HEAD", "PUT", "DELETE")
         case Blob():
             return ("GET", "HEAD", "DELETE")
-        case Uploads():
+        case Uploads() | Restore():
             return ("POST",)
         case TokenEndpoint():
             return ("GET", "HEAD", "POST")
         case Upload():
             return ("GET", "HEAD", "PATCH", "PUT", "DELETE")
-        case Tags() | Referrers() | Catalog() | VersionCheck() | Health() | Readiness():
+        case Tags() | Referrers() | Catalog() | History() | VersionCheck() | Health() | Readiness():
             return ("GET", "HEAD")
         case _:
             assert_never(endpoint)

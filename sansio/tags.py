@@ -10,6 +10,8 @@ A push of what the tag names already is an event as well. So every push that was
 event that a crossing deletion was decided on, and stands, whenever that deletion is written and whatever becomes of
 who writes it; and the age of a tag is the time since its last push.
 
+An event says inside what nobody needs to find the manifest: who did it, and of a deletion when it really happened.
+
 `TagEvent` orders by name: newest first. Superseded events are moved to the tag's history now and then, so that reading
 a tag stays one short listing however often it is pushed.
 """
@@ -63,18 +65,18 @@ async def resolve_tag(namespace: Namespace, tag: Tag) -> Digest | None:
     return event.digest if event is not None and event.kind == "set" else None
 
 
-async def set_tag(namespace: Namespace, tag: Tag, digest: Digest) -> None:
-    """Let the tag name this manifest, whose revision and references are already written."""
+async def set_tag(namespace: Namespace, tag: Tag, digest: Digest, by: str | None = None) -> None:
+    """Let the tag name this manifest, whose revision and references are already written. `by` is who wants it."""
     events, more = await _list_events(namespace, tag, everything=False)
     current = winner(events)
     now_ms = await ReadClock()
     at_ms = now_ms if current is None else max(now_ms, current.at_ms + 1)
-    await _write_event(namespace, tag, TagEvent(at_ms, "set", digest), b"")
+    await _write_event(namespace, tag, TagEvent(at_ms, "set", digest), _said(by=by))
     if more or len(events) > SUPERSEDED_MAX:
         await _move_to_history(namespace, tag)
 
 
-async def set_immutable_tag(namespace: Namespace, tag: Tag, digest: Digest) -> Digest | None:
+async def set_immutable_tag(namespace: Namespace, tag: Tag, digest: Digest, by: str | None = None) -> Digest | None:
     """Let the tag name this manifest unless it names another one already: then that one is the reply.
 
     Writers agree by a claim, created if absent: the name of the one event that may follow the tag's deletion, or its
@@ -98,7 +100,7 @@ async def set_immutable_tag(namespace: Namespace, tag: Tag, digest: Digest) -> D
         event = await _claim(namespace, tag, TagEvent(max(now_ms, after_ms + 1), "set", digest), after_ms)
         if event.digest != digest and current is not None and current.kind == "set":
             continue  # it was deleted since we looked
-        await _write_event(namespace, tag, event, b"")
+        await _write_event(namespace, tag, event, _said(by=by if event.digest == digest else None))
         if more or len(events) > SUPERSEDED_MAX:
             await _move_to_history(namespace, tag)
         if event.digest == digest:
@@ -121,34 +123,44 @@ async def _claim(namespace: Namespace, tag: Tag, event: TagEvent, after_ms: int)
     return claimed
 
 
-async def unset_tag(namespace: Namespace, tag: Tag, *, only: Digest | None = None) -> bool:
-    """Delete the tag; with `only`, unless it names another manifest by now. False when there was nothing to delete."""
+async def unset_tag(
+    namespace: Namespace,
+    tag: Tag,
+    *,
+    only: Digest | None = None,
+    by: str | None = None,
+    media_type: str | None = None,
+) -> bool:
+    """Delete the tag; with `only`, unless it names another manifest by now. False when there was nothing to delete.
+    `media_type` is that of a manifest that goes too, for whoever brings it back."""
     current = await newest_event(namespace, tag)
     if current is None or current.kind == "del" or (only is not None and current.digest != only):
         return False
-    await _take_back(namespace, tag, current)
+    await _take_back(namespace, tag, current, by, media_type)
     return True
 
 
-async def unset_event(namespace: Namespace, tag: Tag, event: TagEvent) -> bool:
+async def unset_event(namespace: Namespace, tag: Tag, event: TagEvent, by: str | None = None) -> bool:
     """Delete the tag as this event left it, unless it was pushed or deleted since. False when it was.
 
     Every push that is acknowledged after the event was read stands, also when it comes between any two steps here.
     """
     if await newest_event(namespace, tag) != event:
         return False
-    await _take_back(namespace, tag, event)
+    await _take_back(namespace, tag, event, by)
     return True
 
 
-async def _take_back(namespace: Namespace, tag: Tag, event: TagEvent) -> None:
-    body = compact_json({"deleted_at_ms": await ReadClock()})
+async def _take_back(
+    namespace: Namespace, tag: Tag, event: TagEvent, by: str | None, media_type: str | None = None
+) -> None:
+    body = _said(deleted_at_ms=await ReadClock(), by=by, media_type=media_type)
     await _write_event(namespace, tag, TagEvent(event.at_ms + 1, "del", event.digest), body)
 
 
-async def delete_tag(namespace: Namespace, tag: Tag) -> Response:
+async def delete_tag(namespace: Namespace, tag: Tag, by: str | None = None) -> Response:
     """end-9 with a tag: the tag goes, its manifest stays."""
-    if not await unset_tag(namespace, tag):
+    if not await unset_tag(namespace, tag, by=by):
         raise RegistryError(404, "MANIFEST_UNKNOWN", f"there is no tag {tag} in {namespace}")
     return Response(202)
 
@@ -206,6 +218,12 @@ async def _list_events(namespace: Namespace, tag: Tag, *, everything: bool) -> t
         if not everything and events and events[-1].at_ms != events[0].at_ms:
             break
     return events, more
+
+
+def _said(**said: int | str | None) -> bytes:
+    """What an event says inside. Nothing, as a rule: an empty file costs a disk less."""
+    known = {name: value for name, value in said.items() if value is not None}
+    return compact_json(known) if known else b""
 
 
 async def _write_event(namespace: Namespace, tag: Tag, event: TagEvent, body: bytes) -> None:

@@ -32,6 +32,8 @@ OPERATIONS: dict[str, tuple[tuple[Act, ...], Act]] = {
     "set_immutable_tag_again": ((IMAGE,), Act("put_manifest")),
     "move_immutable_tag": ((IMAGE,), Act("put_manifest", item=1)),
     "set_immutable_tag_anew": ((IMAGE, Act("delete_tag")), Act("put_manifest", item=1)),
+    "restore_tag": ((IMAGE, Act("put_manifest", item=1)), Act("restore_tag")),
+    "restore_manifest": ((IMAGE, Act("delete_manifest")), Act("restore_tag")),
     "delete_tag": ((IMAGE,), Act("delete_tag")),
     "delete_manifest": ((IMAGE,), Act("delete_manifest")),
     "delete_referrer": ((IMAGE, Act("put_manifest", tag=-1, item=2)), Act("delete_manifest", item=2)),

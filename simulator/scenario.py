@@ -70,6 +70,7 @@ def _config(allow_missing: bool, immutable_tags: bool, redirects: bool, access: 
     config = RegistryConfig(
         allow_missing_manifest_references=allow_missing,
         immutable_tags=immutable_tags,
+        tag_history_seconds=3600.0,
         redirect_blobs=redirects,
         redirect_manifests=redirects,
     )

@@ -26,7 +26,8 @@ UPLOADING = (
     "head_blob",
 )
 NAMING = ("push_image", "put_manifest", "delete_manifest", "delete_tag", "pull", "get_manifest", "list_referrers")
-MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(SCRIPTS)))
+MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(set(SCRIPTS) - {"restore_tag"})))
+"""What came later is left out, so that the seeds stay what they were."""
 
 STORAGE_FAULTS = tuple(name for name in FAULTS if name not in ACCESS_FAULTS)
 

@@ -94,6 +94,12 @@ GLOBAL = Section(
             True,
         ),
         "enable_manifest_redirect": Key(FLAG, "the same for manifests", True),
+        "tag_history_secs": Key(
+            SECONDS_OR_ZERO,
+            "seconds during which a tag can be set back to a manifest that was deleted; what that takes is not"
+            " collected. A manifest that was not deleted can be restored at any time",
+            0,
+        ),
         "immutable_tags": Key(FLAG, _IMMUTABLE, False),
         "immutable_tags_exclusions": Key(
             list_of(PATTERN, "regular expressions"),

@@ -36,6 +36,7 @@ _REGISTRY_FIELDS = {
     "max_concurrent_cache_jobs": "fills_max",
     "max_blob_size": "blob_size_max",
     "allow_missing_manifest_references": "allow_missing_manifest_references",
+    "tag_history_secs": "tag_history_seconds",
     "immutable_tags": "immutable_tags",
     "immutable_tags_exclusions": "immutable_tags_exclusions",
 }

@@ -12,8 +12,10 @@ from angos.sansio.http.route import (
     Blob,
     Catalog,
     Endpoint,
+    History,
     ManifestOf,
     Referrers,
+    Restore,
     Tags,
     Upload,
     Uploads,
@@ -28,6 +30,7 @@ _VERB = {
     "get-blob": "pull",
     "get-manifest": "pull",
     "get-referrers": "pull",
+    "list-history": "pull",
     "list-tags": "pull",
     "start-upload": "push",
     "mount-blob": "push",
@@ -95,6 +98,12 @@ def action_of(method: str, endpoint: Endpoint, query: Query) -> Action | None:
             return Action("list-catalog", None, _page(query))
         case "GET", Tags(namespace):
             return Action("list-tags", namespace, _page(query))
+        case "GET", History(namespace):
+            return Action("list-history", namespace, _page(query, reference=query.get("tag")))
+        case "POST", Restore(namespace):
+            # A push of what is here already: whoever may not push may not do this, whatever rules know of it.
+            tag = query.get("tag")
+            return Action("put-manifest", namespace, _present(reference=tag, tags=None if tag is None else [tag]))
         case "GET", Blob(namespace, digest):
             return read_blob(namespace, digest)
         case "DELETE", Blob(namespace, digest):

@@ -11,6 +11,7 @@ from angos.sansio.access.scope import Scope
 from angos.sansio.http.message import Certificate
 
 NO_CERTIFICATE = Certificate()
+NAME_LENGTH_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,17 @@ class Identity:
     def known(self) -> bool:
         """True when it is somebody, not just anybody."""
         return self.id is not None or self.oidc is not None or self.certificate != NO_CERTIFICATE
+
+    @property
+    def name(self) -> str | None:
+        """What the history of a tag calls somebody, None for just anybody: the key of the user, else the provider and
+        the subject of a token, else the common name of a certificate."""
+        if self.id is not None:
+            return self.id
+        if self.oidc is not None:
+            return f"{self.oidc.provider_name}:{self.oidc.claims.get('sub')}"[:NAME_LENGTH_MAX]
+        names = self.certificate.common_names
+        return f"certificate:{names[0]}"[:NAME_LENGTH_MAX] if names else None
 
     def variables(self) -> dict[str, Any]:
         """The variable ``identity`` of policies. Everything is always there; what is not known is null."""

@@ -87,6 +87,20 @@ class Referrers:
     subject: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """``/v2/_ext/<name>/_history``: what tags named before. Ours, not the specification's."""
+
+    namespace: Namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """``/v2/_ext/<name>/_restore``: a tag goes back."""
+
+    namespace: Namespace
+
+
 Endpoint = (
     VersionCheck
     | Catalog
@@ -99,6 +113,8 @@ Endpoint = (
     | ManifestOf
     | Tags
     | Referrers
+    | History
+    | Restore
 )
 
 _FIXED: dict[str, Endpoint] = {
@@ -124,6 +140,10 @@ def parse_endpoint(path: str) -> Endpoint:
         raise no_endpoint(path)
     components = path[4:].split("/")
     match components:
+        case ["_ext", *name, "_history"] if name:
+            return History(_namespace(name))
+        case ["_ext", *name, "_restore"] if name:
+            return Restore(_namespace(name))
         case [*name, "manifests", reference] if name:
             return ManifestOf(_namespace(name), _reference(reference))
         case [*name, "referrers", digest] if name:

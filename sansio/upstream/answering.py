@@ -6,7 +6,7 @@ from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import Request, Response
 from angos.sansio.http.query import Query
-from angos.sansio.http.route import Blob, Endpoint, ManifestOf, Referrers, Tags, Upload, Uploads
+from angos.sansio.http.route import Blob, Endpoint, ManifestOf, Referrers, Restore, Tags, Upload, Uploads
 from angos.sansio.upstream.blobs import get_blob_through
 from angos.sansio.upstream.listings import list_referrers_through, list_tags_through
 from angos.sansio.upstream.manifests import get_manifest_through
@@ -32,7 +32,7 @@ async def answer_through(
             return await list_referrers_through(namespace, subject, query, config, repository)
         case "PUT", ManifestOf():
             raise _no_push(repository, "GET, HEAD, DELETE")
-        case ("POST", Uploads()) | (_, Upload()):
+        case ("POST", Uploads() | Restore()) | (_, Upload()):
             raise _no_push(repository, "")
         case _:
             return None

@@ -105,6 +105,13 @@ def put_manifest_call(namespace: str, tag: int, index: int) -> Call:
 
 
 @cache
+def restore_tag_call(namespace: str, tag: str, index: int) -> Call:
+    """POST that sets a tag back to a manifest, which means the same as pushing that."""
+    target = f"/v2/_ext/{namespace}/_restore?tag={tag}&to={image(index).digest}"
+    return Call("POST", target, intents=put_manifest_call(namespace, TAGS.index(tag), index).intents)
+
+
+@cache
 def delete_manifest_call(namespace: str, index: int) -> Call:
     """DELETE of a manifest by digest."""
     wanted = image(index)

@@ -12,6 +12,7 @@ from angos.simulator.world.calls import (
     delete_tag_call,
     head_blob_call,
     read_call,
+    restore_tag_call,
 )
 from angos.simulator.world.client import Act, Call, Listing, Script, Shared
 from angos.simulator.world.images import NAMESPACES, TAGS, image
@@ -68,6 +69,11 @@ def list_referrers(act: Act, shared: Shared) -> Script:
     yield read_call(("referrer", NAMESPACES[act.namespace], subject, referrer))
 
 
+def restore_tag(act: Act, shared: Shared) -> Script:
+    """Set a tag back to an image that it named."""
+    yield restore_tag_call(NAMESPACES[act.namespace], TAGS[act.tag], act.item)
+
+
 def delete_tag(act: Act, shared: Shared) -> Script:
     """Take a tag away."""
     yield delete_tag_call(NAMESPACES[act.namespace], TAGS[act.tag])
@@ -114,6 +120,7 @@ SCRIPTS: dict[str, Callable[[Act, Shared], Script]] = {
         list_tags,
         list_catalog,
         list_referrers,
+        restore_tag,
         delete_tag,
         delete_manifest,
         delete_blob,

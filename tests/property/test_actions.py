@@ -25,6 +25,18 @@ GOLDEN: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", "/v2/_catalog?n=5&last=a", {"action": "list-catalog", "n": 5, "last": "a"}),
     ("GET", "/v2/a/b/tags/list", {"action": "list-tags", "namespace": "a/b"}),
     ("GET", "/v2/a/tags/list?n=x&last=v1", {"action": "list-tags", "namespace": "a", "last": "v1"}),
+    ("GET", "/v2/_ext/a/b/_history", {"action": "list-history", "namespace": "a/b"}),
+    (
+        "GET",
+        "/v2/_ext/a/_history?tag=v1&n=5",
+        {"action": "list-history", "namespace": "a", "reference": "v1", "n": 5},
+    ),
+    (
+        "POST",
+        f"/v2/_ext/a/_restore?tag=v1&to={D}",
+        {"action": "put-manifest", "namespace": "a", "reference": "v1", "tags": ["v1"]},
+    ),
+    ("POST", "/v2/_ext/a/_restore", {"action": "put-manifest", "namespace": "a"}),
     ("POST", "/v2/a/blobs/uploads/", {"action": "start-upload", "namespace": "a"}),
     ("POST", f"/v2/a/blobs/uploads/?digest={D}", {"action": "start-upload", "namespace": "a", "digest": D}),
     (

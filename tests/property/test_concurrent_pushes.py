@@ -11,11 +11,23 @@ from angos.simulator.scenario import Scenario
 from angos.simulator.world.client import Act
 from tests.property.strategies import drawn, play, scenarios
 
-NAMING = ("push_image", "put_manifest", "delete_manifest", "delete_tag", "delete_blob", "pull", "list_referrers")
+NAMING = (
+    "push_image",
+    "restore_tag",
+    "put_manifest",
+    "delete_manifest",
+    "delete_tag",
+    "delete_blob",
+    "pull",
+    "list_referrers",
+)
 
 REFERRER = Act("put_manifest", tag=-1, item=2)
 BLOB = Act("push_blob", form="post")
 ELSEWHERE = Act("push_blob", namespace=1)
+RESTORE = Act("restore_tag")
+MOVED = (IMAGE, Act("push_image", item=1))
+GONE = (*MOVED, Act("delete_manifest"))
 
 # What is there before, the two acts, and how many interruptions (None: all schedules there are).
 CROSSINGS: dict[str, tuple[tuple[Act, ...], Act, Act, int | None]] = {
@@ -38,6 +50,12 @@ CROSSINGS: dict[str, tuple[tuple[Act, ...], Act, Act, int | None]] = {
     "two deletes of one manifest": ((IMAGE, REFERRER), Act("delete_manifest"), Act("delete_manifest"), 3),
     "push of an image, delete of its blob": ((BLOB,), Act("put_manifest"), Act("delete_blob"), 3),
     "delete of an image, delete of its blob": ((IMAGE,), Act("delete_manifest"), Act("delete_blob"), 3),
+    "restore, push of the tag": (MOVED, RESTORE, Act("put_manifest", item=1), 1),
+    "restore, delete of the tag": (MOVED, RESTORE, Act("delete_tag"), 3),
+    "restore, delete of what it goes back to": (MOVED, RESTORE, Act("delete_manifest"), 2),
+    "restore of what was deleted, push of the tag": (GONE, RESTORE, Act("put_manifest", item=1), 1),
+    "restore of what was deleted, delete of it": (GONE, RESTORE, Act("delete_manifest"), 2),
+    "two restores of what was deleted": (GONE, RESTORE, RESTORE, 1),
     "push, catalogue": ((IMAGE,), Act("put_manifest", namespace=1), Act("list_catalog"), 3),
 }
 
@@ -61,6 +79,8 @@ IMMUTABLE_CROSSINGS: dict[str, tuple[tuple[Act, ...], Act, Act, int]] = {
     "push again, delete of the tag": ((IMAGE,), Act("put_manifest"), Act("delete_tag"), 3),
     "two pushes of a tag that was deleted": ((IMAGE, Act("delete_tag")), Act("put_manifest"), OTHER, 2),
     "push, delete of the manifest that has the tag": ((IMAGE,), OTHER, Act("delete_manifest"), 3),
+    "restore, push of a tag that was deleted": ((IMAGE, Act("delete_tag")), RESTORE, OTHER, 1),
+    "restore, delete of the tag": ((IMAGE, Act("delete_tag"), OTHER), RESTORE, Act("delete_tag"), 2),
     "push again, delete of the manifest": ((IMAGE,), Act("put_manifest"), Act("delete_manifest"), 3),
 }
 

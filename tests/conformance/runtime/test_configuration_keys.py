@@ -192,6 +192,7 @@ CASES: dict[str, tuple[object, Read, object]] = {
     "global.max_blob_size": (77, lambda found: found.registry.blob_size_max, 77),
     "global.max_concurrent_requests": (3, option("max_concurrent_requests"), 3),
     "global.max_concurrent_cache_jobs": (3, lambda found: found.registry.fills_max, 3),
+    "global.tag_history_secs": (3600, lambda found: found.registry.tag_history_seconds, 3600.0),
     "global.allow_missing_manifest_references": (
         False,
         lambda found: found.registry.allow_missing_manifest_references,

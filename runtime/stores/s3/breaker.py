@@ -35,10 +35,12 @@ class Breaker:
         self._probing = True
         return None
 
-    def succeeded(self) -> None:
-        """The store answered."""
+    def succeeded(self) -> bool:
+        """The store answered. True when that has closed the breaker."""
+        was_open = self._failures >= self._threshold
         self._failures = 0
         self._probing = False
+        return was_open
 
     def failed(self) -> bool:
         """The store did not answer, or only that it cannot. True when that has opened the breaker."""

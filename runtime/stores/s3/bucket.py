@@ -169,12 +169,12 @@ class Bucket:
             self._failed()
             raise AttemptFailed(str(self.unavailable(asked.doing, error))) from None
         except Refusal as error:
-            self._breaker.succeeded()
+            self._succeeded()
             raise self._refused(asked, error) from None
         except BaseException:
             self._breaker.abandoned()
             raise
-        self._breaker.succeeded()
+        self._succeeded()
         return told
 
     async def presigned(self, doing: str, key: str, media_type: str) -> str:
@@ -209,11 +209,11 @@ class Bucket:
                     code = "" if document is None else document.code
                     if not _is_expected(arriving.status, code, asked):
                         raise failure_of(arriving.status, code, arriving.fields.get("date"))
-                self._breaker.succeeded()
+                self._succeeded()
                 settled = True
                 yield arriving
         except Refusal as error:
-            self._breaker.succeeded()
+            self._succeeded()
             settled = True
             raise self._refused(asked, error) from None
         except (AttemptFailed, NoAnswer):
@@ -319,6 +319,10 @@ class Bucket:
         left = self._breaker.admit()
         if left is not None:
             raise self.unavailable(asked.doing, f"not asked, it failed too often; asked again in {left:.0f} s")
+
+    def _succeeded(self) -> None:
+        if self._breaker.succeeded():
+            _log.info("bucket %s answers again", self.options.bucket)
 
     def _failed(self) -> None:
         if self._breaker.failed():

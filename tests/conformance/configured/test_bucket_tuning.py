@@ -131,6 +131,7 @@ def test_a_store_that_fails_is_left_alone_for_a_while(start: Start, proxy: S3Pro
     while (status := asked_of(registry, store).status) == 503:
         assert time.monotonic() < ends, "the bucket is not asked again"
     assert status in (202, 404)
+    assert f"bucket {bucket(proxy)['bucket']} answers again" in registry.log
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
+from angos.runtime.server.limits import ServerOptions
 from tests.conformance.replicas.replica_set import CONFIGURATION, DEPLOYMENT, PASSWORD, make_secrets
 
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text())
@@ -87,6 +88,17 @@ def test_every_name_that_the_files_use_for_each_other_exists() -> None:
             assert source in COMPOSE["volumes"] or source.startswith("./secrets/") or (DEPLOYMENT / source).exists()
     for name, secret in COMPOSE["secrets"].items():
         assert secret["file"] == f"./secrets/{name}"
+
+
+def test_the_balancer_is_more_patient_than_the_registry() -> None:
+    """The end of a large upload was cut off after 90 s, and took as long again with each try."""
+    lines = (DEPLOYMENT / "haproxy.cfg").read_text().splitlines()
+    patience = {
+        words[1]: float(words[2].removesuffix("s")) for line in lines if (words := line.split())[:1] == ["timeout"]
+    }
+    limits = ServerOptions()
+    assert patience["server"] > limits.query_timeout + limits.query_timeout_grace_period
+    assert patience["client"] > max(limits.body_stall_timeout, limits.send_stall_timeout)
 
 
 def test_nothing_but_the_balancer_is_published_and_nothing_runs_without_a_check() -> None:

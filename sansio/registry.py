@@ -124,11 +124,11 @@ async def _answer(request: Request, path: str, endpoint: Endpoint, query: Query,
         case "POST", Uploads(namespace):
             return await start_upload(namespace, request, query, config, caller)
         case "PATCH", Upload(namespace, upload_id):
-            return await append_to_upload(namespace, upload_id, request, config)
+            return await append_to_upload(namespace, upload_id, request, query, config)
         case "PUT", Upload(namespace, upload_id):
             return await finish_upload(namespace, upload_id, request, query, config)
         case "GET", Upload(namespace, upload_id):
-            return await show_upload(namespace, upload_id, config)
+            return await show_upload(namespace, upload_id, query, config)
         case "DELETE", Upload(namespace, upload_id):
             return await cancel_upload(namespace, upload_id)
         case "PUT", ManifestOf(namespace, reference):

@@ -10,20 +10,33 @@ A request that brings bytes writes them into a part of its own and then creates 
 they belong. Creating is what counts: of two requests that extend an upload at the same offset, on one replica or on
 two, exactly one creates the key, and the other one is told that it is out of order. So the chunks of an upload are one
 gapless chain, no lock decides anything, and a crash at any moment leaves either the chunk or none of it.
+
+Listing all these names for every chunk would make an upload of n chunks cost n² names. So an upload of some chunks has
+a *state* in the query of its ``Location``, which clients give back: the name of its session key and the offset of its
+last chunk. It is a hint, nothing else. From a chunk that is there the end of the chain is found by going on, chunk by
+chunk, so one that is old, wrong or forged gives the same session as a listing, or costs that listing.
 """
 
 from __future__ import annotations
 
 import binascii
 import json
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from angos.sansio.compact_json import compact_json
-from angos.sansio.effects import HashState, Key, ListKeys, Part, Prefix, ReadKey, StorageCorrupt
+from angos.sansio.effects import HashState, Key, ListKeys, Part, Prefix, ReadKey, Stat, StatKey, StorageCorrupt
 from angos.sansio.oci.digest import HEX_LENGTH
 from angos.sansio.together import together
 
+A = TypeVar("A")
+B = TypeVar("B")
+
 LISTING_LIMIT = 10_000
+STATE_PARAMETER = "_state"  # what CNCF distribution calls it, so that nobody on the way is surprised
+STATE_CHUNKS_MIN = 2  # a listing of fewer costs as much; most uploads have one
+FOLLOWED_MAX = 16  # chunks that others may have appended since the state was told
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,8 @@ class Chunk:
     part: Part
     hashes: tuple[HashState, ...]
     """Digests of everything up to the end of this chunk; empty where the driver could not continue them."""
+    after: str | None = None
+    """The part of the chunk before it, which its digests cover; None for the first one."""
 
     @property
     def end(self) -> int:
@@ -50,7 +65,7 @@ class Chunk:
             for state in self.hashes
         }
         record = {"part": self.part.name, "size": self.part.size, "hashes": hashes}
-        return compact_json(record)
+        return compact_json(record if self.after is None else {**record, "after": self.after})
 
     @classmethod
     def parse(cls, offset: int, value: bytes) -> Chunk:
@@ -65,7 +80,7 @@ class Chunk:
                 )
                 for algorithm, state in record["hashes"].items()
             )
-            return cls(offset, Part(record["part"], record["size"]), hashes)
+            return cls(offset, Part(record["part"], record["size"]), hashes, record.get("after"))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise StorageCorrupt(f"the record of an upload's chunk at {offset} is damaged") from None
 
@@ -78,8 +93,8 @@ class UploadSession:
     started_ms: int
     algorithm: str | None
     """The digest algorithm that the client announced when it began: a hint what to compute on the way."""
-    offsets: tuple[int, ...]
-    """Where its chunks begin, ascending."""
+    offsets: tuple[int, ...] | None
+    """Where its chunks begin, ascending; None when they were not listed."""
     last: Chunk | None
 
     @property
@@ -97,7 +112,15 @@ class UploadSession:
     def appended(self, chunk: Chunk) -> UploadSession:
         """The session after its chunk has been created."""
         assert chunk.offset == self.offset, "a chunk belongs at the end of its upload"
-        return UploadSession(self.prefix, self.started_ms, self.algorithm, (*self.offsets, chunk.offset), chunk)
+        offsets = None if self.offsets is None else (*self.offsets, chunk.offset)
+        return UploadSession(self.prefix, self.started_ms, self.algorithm, offsets, chunk)
+
+    @property
+    def state(self) -> str | None:
+        """For the client to give back with its next request; None while the upload is found without."""
+        if self.last is None or (self.offsets is not None and len(self.offsets) < STATE_CHUNKS_MIN):
+            return None
+        return f"{self.started_ms}.{self.algorithm or 'any'}.{self.last.offset:x}"
 
 
 def session_key(prefix: Prefix, started_ms: int, algorithm: str | None) -> Key:
@@ -108,6 +131,11 @@ def session_key(prefix: Prefix, started_ms: int, algorithm: str | None) -> Key:
 def chunk_key(prefix: Prefix, offset: int) -> Key:
     """The key that says which part holds the bytes at this offset."""
     return Key(f"{prefix}chunk.{offset:016x}")
+
+
+def part_key(prefix: Prefix, part: Part) -> Key:
+    """Where the bytes of a part are."""
+    return Key(f"{prefix}part.{part.name}")
 
 
 async def load_session(prefix: Prefix) -> UploadSession | None:
@@ -137,6 +165,27 @@ async def load_session(prefix: Prefix) -> UploadSession | None:
     return UploadSession(prefix, started[0], started[1], tuple(offsets), last)
 
 
+async def resume_session(prefix: Prefix, state: str | None) -> UploadSession | None:
+    """As `load_session`, at a cost that does not grow with the upload when the client gives its state back. The offsets
+    of the chunks are not known then."""
+    hint = None if state is None else _parse_state(state)
+    session = None if hint is None else await _follow(prefix, *hint)
+    return session or await load_session(prefix)
+
+
+async def _follow(prefix: Prefix, started_ms: int, algorithm: str | None, offset: int) -> UploadSession | None:
+    """The session from this chunk on; None when it cannot be found out this way."""
+    exists, last = await _both(_existing(session_key(prefix, started_ms, algorithm)), load_chunk(prefix, offset))
+    for _ in range(FOLLOWED_MAX):
+        if exists is None or last is None:
+            return None
+        exists, following = await _both(_existing(part_key(prefix, last.part)), load_chunk(prefix, last.end))
+        if following is None:
+            return None if exists is None else UploadSession(prefix, started_ms, algorithm, None, last)
+        last = following
+    return None
+
+
 async def load_chunk(prefix: Prefix, offset: int) -> Chunk | None:
     """One chunk of an upload whose key has been listed; None when the upload has been discarded since."""
     value = await ReadKey(chunk_key(prefix, offset))
@@ -147,16 +196,36 @@ async def load_parts(session: UploadSession) -> tuple[Part, ...] | None:
     """The parts of an upload in order; None when they are not one gapless chain any more.
 
     Chunks are only ever removed all together, but a removal need not survive a power cut: what is left of an upload
-    that was finished before may be any of its chunks. Its digests would vouch for bytes that are not there.
+    that was finished before may be any of its chunks. Its digests would vouch for bytes that are not there, or, when a
+    gap among them was filled since, for others than those.
     """
+    assert session.offsets is not None, "its chunks were listed"
     chunks = await together(load_chunk(session.prefix, offset) for offset in session.offsets[:-1])
-    end, parts = 0, []
+    end, parts = 0, list[Part]()
     for chunk in (*chunks, session.last) if session.last is not None else ():
-        if chunk is None or chunk.offset != end:
+        before = parts[-1].name if parts else None
+        if chunk is None or chunk.offset != end or chunk.after != before:
             return None
         end = chunk.end
         parts.append(chunk.part)
     return tuple(parts)
+
+
+async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    found: tuple[Any, ...] = await together((first, second))
+    return found[0], found[1]
+
+
+async def _existing(key: Key) -> Stat | None:
+    return await StatKey(key)
+
+
+def _parse_state(text: str) -> tuple[int, str | None, int] | None:
+    started, _, offset = text.rpartition(".")
+    parsed = _parse_started(started)
+    if parsed is None or not 1 <= len(offset) <= 16 or offset.strip("0123456789abcdef"):
+        return None
+    return *parsed, int(offset, 16)
 
 
 def _parse_offset(text: str) -> int | None:

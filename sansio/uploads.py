@@ -42,7 +42,15 @@ from angos.sansio.oci.content_range import ContentRange
 from angos.sansio.oci.digest import Digest, parse_algorithm
 from angos.sansio.oci.reference import Namespace, parse_namespace
 from angos.sansio.scopes import leased
-from angos.sansio.upload_session import Chunk, UploadSession, chunk_key, load_parts, load_session, session_key
+from angos.sansio.upload_session import (
+    STATE_PARAMETER,
+    Chunk,
+    UploadSession,
+    chunk_key,
+    load_parts,
+    resume_session,
+    session_key,
+)
 
 if TYPE_CHECKING:
     from angos.sansio.access.authorize import Caller
@@ -85,8 +93,9 @@ async def start_upload(
 async def _open_upload(namespace: Namespace, algorithm: str | None) -> Response:
     upload_id = await DrawId()
     prefix = layout.upload_prefix(namespace, upload_id)
-    await CreateKeys(((session_key(prefix, await ReadClock(), algorithm), b""),))
-    return Response(202, _progress(namespace, upload_id, 0))
+    session = UploadSession(prefix, await ReadClock(), algorithm, (), None)
+    await CreateKeys(((session_key(prefix, session.started_ms, algorithm), b""),))
+    return Response(202, _progress(namespace, upload_id, session))
 
 
 async def _push_whole_blob(namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig) -> Response:
@@ -135,29 +144,31 @@ async def _owners(digest: Digest) -> list[Namespace]:
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
-async def append_to_upload(namespace: Namespace, upload_id: str, request: Request, config: RegistryConfig) -> Response:
+async def append_to_upload(
+    namespace: Namespace, upload_id: str, request: Request, query: Query, config: RegistryConfig
+) -> Response:
     """end-5: the next bytes of an upload, with or without saying which ones they are."""
     content_range = _content_range(request)
     async with _polite(upload_id, config):
-        session = await _load(namespace, upload_id)
+        session = await _load(namespace, upload_id, query.get(STATE_PARAMETER))
         await _check_order(namespace, upload_id, session, content_range)
         if request.content_length == 0:
             await _confirm(session)
-            return Response(202, _progress(namespace, upload_id, session.offset))
+            return Response(202, _progress(namespace, upload_id, session))
         staged = await _stage_next(session, request, session.hashes, config)
         await _check_length(session, staged, content_range)
         session = await _commit(namespace, upload_id, session, staged)
     if not staged.whole:
         raise _interrupted(namespace, upload_id, session)
-    return Response(202, _progress(namespace, upload_id, session.offset))
+    return Response(202, _progress(namespace, upload_id, session))
 
 
-async def show_upload(namespace: Namespace, upload_id: str, config: RegistryConfig) -> Response:
+async def show_upload(namespace: Namespace, upload_id: str, query: Query, config: RegistryConfig) -> Response:
     """end-13: how far the upload has come."""
     async with _polite(upload_id, config):
-        session = await _load(namespace, upload_id)
+        session = await _load(namespace, upload_id, query.get(STATE_PARAMETER))
         await _confirm(session)
-    return Response(204, _progress(namespace, upload_id, session.offset))
+    return Response(204, _progress(namespace, upload_id, session))
 
 
 async def cancel_upload(namespace: Namespace, upload_id: str) -> Response:
@@ -253,8 +264,8 @@ def _polite(upload_id: str, config: RegistryConfig) -> leased:
     return leased(f"upload/{upload_id}", seconds=config.upload_lease_seconds, wait_seconds=config.upload_wait_seconds)
 
 
-async def _load(namespace: Namespace, upload_id: str) -> UploadSession:
-    session = await load_session(layout.upload_prefix(namespace, upload_id))
+async def _load(namespace: Namespace, upload_id: str, state: str | None = None) -> UploadSession:
+    session = await resume_session(layout.upload_prefix(namespace, upload_id), state)
     if session is None:
         raise _upload_unknown(upload_id)
     return session
@@ -280,7 +291,8 @@ async def _commit(namespace: Namespace, upload_id: str, session: UploadSession, 
     if staged.part.size == 0:
         await _discard_part(session, staged)
         return session
-    chunk = Chunk(session.offset, staged.part, staged.hashes)
+    before = session.last.part.name if session.last is not None else None
+    chunk = Chunk(session.offset, staged.part, staged.hashes, before)
     (created,) = await CreateKeys(((chunk_key(session.prefix, chunk.offset), chunk.to_json()),))
     if not created:
         await _discard_part(session, staged)
@@ -369,11 +381,12 @@ def _parse_digest(text: str) -> Digest:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def _progress(namespace: Namespace, upload_id: str, offset: int) -> tuple[tuple[str, str], ...]:
+def _progress(namespace: Namespace, upload_id: str, session: UploadSession) -> tuple[tuple[str, str], ...]:
     """What every answer about an open upload says. ``Range`` cannot express "nothing yet"; 0-0 is what clients read."""
+    query = "" if session.state is None else f"?{STATE_PARAMETER}={session.state}"
     return (
-        ("Location", f"/v2/{namespace}/blobs/uploads/{upload_id}"),
-        ("Range", f"0-{max(offset - 1, 0)}"),
+        ("Location", f"/v2/{namespace}/blobs/uploads/{upload_id}{query}"),
+        ("Range", f"0-{max(session.offset - 1, 0)}"),
         ("Docker-Upload-UUID", upload_id),
     )
 
@@ -392,7 +405,7 @@ def _out_of_order(namespace: Namespace, upload_id: str, session: UploadSession) 
         416,
         "BLOB_UPLOAD_INVALID",
         f"the upload holds {session.offset} bytes, so the next chunk has to start there",
-        headers=dict(_progress(namespace, upload_id, session.offset)),
+        headers=dict(_progress(namespace, upload_id, session)),
     )
 
 
@@ -401,7 +414,7 @@ def _interrupted(namespace: Namespace, upload_id: str, session: UploadSession) -
         400,
         "SIZE_INVALID",
         f"the body ended early; the upload holds {session.offset} bytes, go on from there",
-        headers=dict(_progress(namespace, upload_id, session.offset)),
+        headers=dict(_progress(namespace, upload_id, session)),
     )
 
 

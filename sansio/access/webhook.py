@@ -18,8 +18,10 @@ from angos.sansio.access.identity import Identity
 from angos.sansio.effects import AskWebhook, PeerUnavailable, ReadCache, ReadClock, Tell, WriteCache
 from angos.sansio.http.message import Header, Request
 from angos.sansio.secret import Secret
+from angos.sansio.upload_session import STATE_PARAMETER
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_STATE = re.compile(rf"(?<=[?&]){STATE_PARAMETER}=[^&]*&?")  # our own hint, another one for each chunk of an upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def webhook_headers(
         ("X-Forwarded-Method", request.method),
         ("X-Forwarded-Proto", scheme),
         ("X-Forwarded-Host", request.headers.get("host")),
-        ("X-Forwarded-Uri", request.target),
+        ("X-Forwarded-Uri", _STATE.sub("", request.target).rstrip("?&")),
         ("X-Forwarded-For", identity.client_ip),
         ("X-Registry-Action", action.name),
         ("X-Registry-Namespace", action.namespace),

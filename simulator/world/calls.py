@@ -57,7 +57,12 @@ def mount_call(namespace: str, index: int, source: str) -> Call:
 def patch_call(location: str, piece: bytes, *, start: int | None = None, cut_at: int | None = None) -> Call:
     """PATCH of an upload: with ``Content-Range``, or chunked when it does not say where the bytes start."""
     body = SyntheticBody(piece, cut_at, chunked=start is None)
-    return Call("PATCH", location, _content_range(start, piece), body, upload=location)
+    return Call("PATCH", location, _content_range(start, piece), body, upload=upload_of(location))
+
+
+def upload_of(location: str) -> str:
+    """The upload that a ``Location`` is of, whatever state is in it."""
+    return location.partition("?")[0]
 
 
 def put_call(
@@ -66,7 +71,9 @@ def put_call(
     """PUT that closes an upload as a blob."""
     target = f"{location}{'&' if '?' in location else '?'}digest={blob(index).digest}"
     body = SyntheticBody(piece, cut_at)
-    return Call("PUT", target, _content_range(start, piece), body, _blob_set(namespace, index), upload=location)
+    return Call(
+        "PUT", target, _content_range(start, piece), body, _blob_set(namespace, index), upload=upload_of(location)
+    )
 
 
 @cache

@@ -15,6 +15,7 @@ from angos.simulator.world.calls import (
     post_blob_call,
     put_call,
     put_manifest_call,
+    upload_of,
 )
 from angos.simulator.world.client import Act, Call, Script, Shared
 from angos.simulator.world.images import NAMESPACES, blob, image
@@ -81,14 +82,14 @@ def cancel_upload(act: Act, shared: Shared) -> Script:
     location = yield from _open(shared, NAMESPACES[act.namespace], act.item)
     if location:
         yield patch_call(location, blob(act.item).content[:8])
-        yield Call("DELETE", location, upload=location)
+        yield Call("DELETE", location, upload=upload_of(location))
 
 
 def cancel_other(act: Act, shared: Shared) -> Script:
     """Cancel an upload that another client opened."""
     if shared.uploads:
         location = shared.uploads[act.other % len(shared.uploads)][1]
-        yield Call("DELETE", location, upload=location)
+        yield Call("DELETE", location, upload=upload_of(location))
 
 
 def _push_blob(act: Act, shared: Shared, namespace: str, index: int) -> Pushed:
@@ -124,7 +125,7 @@ def _fill(act: Act, namespace: str, location: str, index: int) -> Pushed:
         if answer is not None and answer.status == 202:
             answer = yield put_call(location, b"", namespace, index)
     else:
-        size = max(len(content) // 3, 2)
+        size = max(len(content) // 4, 2)  # so that some requests bring a state back
         answer = None
         for start in range(0, len(content), size):
             piece = content[start : start + size]
@@ -134,6 +135,7 @@ def _fill(act: Act, namespace: str, location: str, index: int) -> Pushed:
                 answer = yield patch_call(location, piece, start=start, cut_at=act.cut_at if start == 0 else None)
             if answer is None or answer.status not in (201, 202):
                 break
+            location = answer.headers.get("location", location)
         if not content:
             answer = yield put_call(location, b"", namespace, index)
     if answer is not None and answer.status == 201:
@@ -145,14 +147,14 @@ def _resume(act: Act, namespace: str, location: str, index: int) -> Pushed:
     """Ask, on another replica, how far it came; go on from there; or find that it was finished after all."""
     content = blob(index).content
     for _ in range(ATTEMPTS_MAX):
-        answer = yield Call("GET", location, upload=location, elsewhere=True)
+        answer = yield Call("GET", location, upload=upload_of(location), elsewhere=True)
         if answer is None or answer.status >= 500:
             continue
         if answer.status == 404:
             # Perhaps finished: the same PUT again has to say so.
             answer = yield put_call(location, b"", namespace, index)
             return answer is not None and answer.status == 201
-        offset = offset_of(answer)
+        offset, location = offset_of(answer), answer.headers.get("location", location)
         if offset > len(content):
             return False
         half = offset + max((len(content) - offset) // 2, 2)
@@ -160,7 +162,7 @@ def _resume(act: Act, namespace: str, location: str, index: int) -> Pushed:
             answer = yield patch_call(location, content[offset:half], start=offset)
             if answer is None or answer.status != 202:
                 continue
-            offset = half
+            offset, location = half, answer.headers.get("location", location)
         rest = content[offset:]
         answer = yield put_call(location, rest, namespace, index, start=offset if rest else None)
         if answer is not None and answer.status == 201:

@@ -345,6 +345,18 @@ def test_the_webhook_is_told_everything() -> None:
     assert [event.outcome for event in world.services.told if isinstance(event, WebhookAsked)] == ["allow"]
 
 
+@pytest.mark.parametrize("query", ["", "?digest=x", "?a=1&digest=x"])
+def test_the_webhook_is_not_told_the_state_of_an_upload(query: str) -> None:
+    """Another one for each chunk: an answer about one upload would never be remembered."""
+    world = hooked()
+    target = f"/v2/team/app/blobs/uploads/00000000-0000-4000-8000-000000000001{query}"
+    for state in ("1.any.0", "1.any.a", ""):
+        world.send("PATCH", target + ("&" if query else "?") + f"_state={state}", ALICE)
+        if query:
+            world.send("PATCH", target.replace("?", f"?_state={state}&"), ALICE)
+    assert [dict(asked.headers)["X-Forwarded-Uri"] for asked in world.services.asked] == [target]
+
+
 def test_a_value_that_no_field_can_carry_is_a_denial() -> None:
     world = hooked()
     peer = Peer("192.0.2.1", "https", Certificate((), ("bob\r\nX-Registry-Username: root",)))

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import logging
 import mmap
 import os
 import threading
@@ -21,6 +22,9 @@ BLOCK_BYTES = 4096  # what offsets and lengths have to be multiples of, on every
 HUGE_PAGE_BYTES = 2 << 20  # of x86-64, and of arm64 with the usual small pages
 BUFFER_BYTES = HUGE_PAGE_BYTES  # to receive, hash and write one page costs the kernel less than 512
 SECOND_BUFFERS = 4  # in the whole process; more uploads at once than this overlap with each other anyway
+
+_log = logging.getLogger("angos.storage")
+_told: set[int | None] = set()
 
 _O_DIRECT: int = getattr(os, "O_DIRECT", 0)
 _second_buffers = threading.BoundedSemaphore(SECOND_BUFFERS)
@@ -32,10 +36,11 @@ class DirectWriter:
     An `OSError` of a write is raised by a later call: at the latest by `finish`.
     """
 
-    def __init__(self, descriptor: int, offset: int) -> None:
-        """OSError when the file system cannot be asked for direct writes."""
+    def __init__(self, descriptor: int, offset: int, path: str) -> None:
+        """OSError when the file system cannot be asked for direct writes. `path` is for the operator's log."""
         assert offset % BLOCK_BYTES == 0, "direct writes begin at a block"
         self._descriptor = descriptor
+        self._path = path
         set_direct(descriptor, True)
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._free.put(_allocate(BUFFER_BYTES))
@@ -124,8 +129,21 @@ class DirectWriter:
                 if error.errno != errno.EINVAL:
                     raise
                 # The file system takes the flag but not the writes, or stopped between blocks: then as usual.
+                tell_of_fallback(self._path, error)
                 set_direct(self._descriptor, False)
                 _write_at(self._descriptor, view, offset)
+
+
+def tell_of_fallback(path: str, error: OSError) -> None:
+    """Let the operator know, once in the life of a process, that long bodies are written as usual, and why."""
+    if error.errno not in _told:
+        _told.add(error.errno)
+        _log.warning(
+            "%s cannot be written past the page cache (O_DIRECT): %s; from now on large uploads go through that cache,"
+            " where they take more of the processor and push other content out",
+            path,
+            (error.strerror or type(error).__name__).lower(),
+        )
 
 
 def _write_at(descriptor: int, view: memoryview, offset: int) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from angos.runtime.hashing import resume
-from angos.runtime.stores.direct_writer import BLOCK_BYTES, DirectWriter
+from angos.runtime.stores.direct_writer import BLOCK_BYTES, DirectWriter, tell_of_fallback
 from angos.sansio.disk.steps import Received
 from angos.sansio.effects import HashState
 
@@ -119,8 +119,9 @@ class ReceivedFile:
             return
         self._goes_direct = False
         try:
-            self._direct = DirectWriter(descriptor, self.size)
-        except OSError:  # a file system that cannot do it: the usual way works everywhere
+            self._direct = DirectWriter(descriptor, self.size, self.path)
+        except OSError as error:  # a file system that cannot do it: the usual way works everywhere
+            tell_of_fallback(self.path, error)
             self._append([rest], len(rest))
         else:
             self._take_direct(self._direct, [rest])

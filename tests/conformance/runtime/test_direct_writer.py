@@ -27,6 +27,7 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything happens at kilobytes instead of megabytes, and no thread is left."""
     monkeypatch.setattr(received_file, "DIRECT_FROM_BYTES", 10_000)
     monkeypatch.setattr(direct_writer, "BUFFER_BYTES", 8192)
+    monkeypatch.setattr(direct_writer, "_told", set())
     yield
     assert not [thread for thread in threading.enumerate() if thread.name == "direct writer"]
 
@@ -94,24 +95,34 @@ def test_a_body_longer_than_the_threshold_is_written_past_the_page_cache(
 
 
 def test_a_file_system_without_direct_writes_gets_the_usual_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(descriptor: int, wanted: bool) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     monkeypatch.setattr(direct_writer, "set_direct", refuse)
-    assert receive(tmp_path / "file", [SOME_BYTES]) == Digest.of(SOME_BYTES)
-    assert (tmp_path / "file").read_bytes() == SOME_BYTES
+    for name in ("file", "another"):
+        assert receive(tmp_path / name, [SOME_BYTES]) == Digest.of(SOME_BYTES)
+        assert (tmp_path / name).read_bytes() == SOME_BYTES
+    told_once_about(tmp_path / "file", caplog)
 
 
 def test_a_file_system_that_refuses_the_writes_only_gets_the_usual_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failing = Failing(errno.EINVAL, times=1)
     monkeypatch.setattr(os, "pwrite", failing)
     assert receive(tmp_path / "file", [SOME_BYTES]) == Digest.of(SOME_BYTES)
     assert (tmp_path / "file").read_bytes() == SOME_BYTES
     assert failing.times == 0
+    told_once_about(tmp_path / "file", caplog)
+
+
+def told_once_about(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The operator learns that it is slower, and why; not with every upload."""
+    (record,) = caplog.records
+    assert record.name == "angos.storage"
+    assert f"{path} cannot be written past the page cache (O_DIRECT): invalid argument; " in record.getMessage()
 
 
 class Failing:

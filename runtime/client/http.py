@@ -73,7 +73,7 @@ class HttpClient:
         tls: ClientTls,
         *,
         idle_max: int = 0,
-        connect_seconds: float = CONNECT_SECONDS,
+        connect_seconds: float | None = None,
         permit: Permit | None = None,
     ) -> None:
         """Raises `ClientTlsUnusable`. Up to `idle_max` connections are kept for later. `permit`: see `connect`."""
@@ -127,7 +127,8 @@ class HttpClient:
                 if response.status_code != 408:  # said to the idle connection before it was closed, not to us
                     return idle, response
                 await idle.close()
-        connection = await connect(url, self._context, self._connect_seconds, self._permit)
+        seconds = CONNECT_SECONDS if self._connect_seconds is None else self._connect_seconds
+        connection = await connect(url, self._context, seconds, self._permit)
         try:
             return connection, await connection.ask(url.target, fields, method)
         except BaseException:

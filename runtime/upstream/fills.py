@@ -100,15 +100,18 @@ class Fill:
         while self.size is None and not self.has_ended:
             await self._changed.wait()
 
-    async def readable(self, position: int) -> int:
-        """Wait until there is a byte at this position; how far one can read now. Fails with `FillEndedEarly`."""
+    async def readable(self, position: int, end: int) -> int:
+        """Wait until somebody who wants the bytes up to `end` may have the one at this position; how far they may read
+        now. Fails with `FillEndedEarly`."""
         while True:
-            # The last byte of a blob that may be a wrong one is nobody's.
-            end = self._received if self._released else min(self._received, (self.size or 0) - 1)
-            if end > position:
-                return end
-            if self.has_ended:
-                raise FillEndedEarly(self.end.message if self.end is not None else "the registry is being stopped")
+            # The last byte of an answer that may be a wrong one is nobody's.
+            until = min(self._received, end if self._released else end - 1)
+            if until > position:
+                return until
+            if self.failure is not None:
+                raise FillEndedEarly("the registry is being stopped, or failed")
+            if self.end is not None:
+                raise FillEndedEarly(self.end.message or "it could not be stored, perhaps for lack of space; try again")
             await self._changed.wait()
 
     def pieces(self, start: int, end: int) -> list[tuple[int, int, int]]:

@@ -41,7 +41,7 @@ async def send_from_fill(
     before: list[Segment] = [memoryview(head)]
     while position < end:
         try:
-            until = min(await fill.readable(position), end, position + SEND_BYTES)
+            until = min(await fill.readable(position, end), position + SEND_BYTES)
         except FillEndedEarly as error:
             if before:
                 raise AnswerImpossible(f"a fill ended early: {error}", _bad_gateway(str(error))) from None

@@ -79,6 +79,14 @@ def test_a_lying_blob_is_never_whole_and_never_stored(case: Case) -> None:
     assert case.content[path] == honest
 
 
+def test_no_range_of_a_lying_blob_is_whole(case: Case) -> None:
+    """The lie is in the first byte; the slices come from behind it."""
+    content, path = case.blob(100_000)
+    case.script = lambda _: said(unlike(content))
+    with pytest.raises(Closed):
+        case.get(path, [("Range", "bytes=100-199")])
+
+
 def test_a_small_lying_blob_is_an_error_before_a_byte_of_it_is_sent(case: Case) -> None:
     content, path = case.blob(1)
     case.script = lambda _: said(unlike(content))

@@ -32,7 +32,7 @@ from typing import Literal
 
 from angos.sansio.effects import Key, Prefix
 from angos.sansio.oci.digest import HEX_LENGTH, Digest
-from angos.sansio.oci.reference import Namespace, Tag
+from angos.sansio.oci.reference import Namespace, Tag, parse_namespace
 
 Store = Literal["blobs", "metadata"]
 
@@ -91,7 +91,7 @@ def owner_key(digest: Digest, namespace: Namespace) -> Key:
 
 def parse_owner_name(name: str) -> Namespace | None:
     """The owner named by a key relative to `blob_references_prefix`; None for other keys there."""
-    return Namespace(name.removesuffix("!own")) if name.endswith("!own") else None
+    return _parse_namespace(name.removesuffix("!own")) if name.endswith("!own") else None
 
 
 _OWNED = re.compile(r"([^/]+/[^/]+/[^/]+)/(.+)!own")
@@ -253,7 +253,7 @@ def catalog_name(namespace: str) -> str:
 
 def parse_catalog_name(name: str) -> Namespace | None:
     """The namespace of a name relative to `CATALOG_PREFIX`; None for a stray name."""
-    return Namespace(name.removesuffix("!")) if name.endswith("!") else None
+    return _parse_namespace(name.removesuffix("!")) if name.endswith("!") else None
 
 
 # --- uploads ----------------------------------------------------------------------------------------------------------
@@ -315,6 +315,13 @@ def _digest(algorithm: str, encoded: str) -> Digest | None:
     if HEX_LENGTH.get(algorithm) != len(encoded) or encoded.strip("0123456789abcdef"):
         return None
     return Digest(algorithm, encoded)
+
+
+def _parse_namespace(text: str) -> Namespace | None:
+    try:
+        return parse_namespace(text)
+    except ValueError:
+        return None
 
 
 def _parse_tag(text: str) -> Tag | None:

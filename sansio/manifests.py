@@ -38,7 +38,7 @@ from angos.sansio.http.query import Query
 from angos.sansio.http.warning import warnings
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import Descriptor, Manifest, parse_manifest, referrer_descriptor
-from angos.sansio.oci.media_type import parse_media_type
+from angos.sansio.oci.media_type import is_media_type, parse_media_type
 from angos.sansio.oci.reference import Namespace, Reference, Tag
 from angos.sansio.redirects import may_be_sent_elsewhere, sent_elsewhere
 from angos.sansio.tags import resolve_tag, set_immutable_tag, set_tag, unset_tag
@@ -69,6 +69,8 @@ async def get_manifest(
         stat = await StatKey(layout.blob_key(digest))
         if stat is None:
             raise manifest_unknown(namespace, reference)
+        if stat.size == 0:  # as GET would say
+            raise StorageCorrupt(f"the stored bytes of {digest} have another digest")
         return Response(200, headers, Absent(stat.size))
     if config.redirect_manifests and (elsewhere := await _elsewhere(digest, media_type, request)) is not None:
         return elsewhere
@@ -101,12 +103,26 @@ async def read_media_type(namespace: Namespace, digest: Digest) -> str | None:
     record = await ReadKey(layout.revision_key(namespace, digest))
     if record is None:
         return None
+    if (media_type := recorded_media_type(record)) is not None:
+        return media_type
+    # Angos 1.6 need not record it, and a damaged record cannot tell. Nearly all manifests do.
+    body = await ReadKey(layout.blob_key(digest))
+    if body is None:
+        return None
+    try:
+        return parse_manifest(body, None).media_type
+    except Invalid:
+        message = f"neither the record of manifest {digest} in {namespace} nor the manifest itself says its type"
+        raise StorageCorrupt(message) from None
+
+
+def recorded_media_type(record: bytes) -> str | None:
+    """The type in the record of a revision, None when it does not say it."""
     try:
         media_type = json.loads(record)["media_type"]
-        assert isinstance(media_type, str)
-    except (ValueError, KeyError, TypeError, AssertionError):
-        raise StorageCorrupt(f"the record of manifest {digest} in {namespace} is damaged") from None
-    return media_type
+    except (ValueError, KeyError, TypeError):
+        return None
+    return media_type if isinstance(media_type, str) and is_media_type(media_type) else None
 
 
 # --- pushing ----------------------------------------------------------------------------------------------------------

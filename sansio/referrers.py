@@ -12,13 +12,13 @@ from bisect import bisect_right
 
 from angos.sansio import layout
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import Key, ListKeys, ReadKey
+from angos.sansio.effects import Key, ListKeys, ReadKey, StorageCorrupt
 from angos.sansio.errors import Invalid, RegistryError
 from angos.sansio.http.message import Inline, Response
 from angos.sansio.http.query import Query, asked_artifact_types, next_page, page_size
 from angos.sansio.manifests import read_media_type
 from angos.sansio.oci.digest import Digest
-from angos.sansio.oci.manifest import parse_manifest, referrer_descriptor
+from angos.sansio.oci.manifest import is_descriptor, parse_manifest, referrer_descriptor
 from angos.sansio.oci.media_type import INDEX_TYPES, OCI_INDEX, is_media_type
 from angos.sansio.oci.reference import Namespace, referrers_tag
 from angos.sansio.tags import resolve_tag
@@ -76,12 +76,12 @@ async def _candidates(namespace: Namespace, subject: Digest, last: str, limit: i
 async def _listed_by_clients(namespace: Namespace, subject: Digest) -> list[str]:
     """The referrers that the fallback tag of the subject names, as sorted names of records."""
     index = await resolve_tag(namespace, referrers_tag(subject))
-    if index is None or await read_media_type(namespace, index) not in INDEX_TYPES:
-        return []
-    value = await ReadKey(layout.blob_key(index))
     try:
+        if index is None or await read_media_type(namespace, index) not in INDEX_TYPES:
+            return []
+        value = await ReadKey(layout.blob_key(index))
         children = parse_manifest(value or b"{}", None).references
-    except Invalid:
+    except (Invalid, StorageCorrupt):
         return []
     return sorted(layout.referrer_name(child.storable) for child in children if child.storable is not None)
 
@@ -89,15 +89,15 @@ async def _listed_by_clients(namespace: Namespace, subject: Digest) -> list[str]
 async def _descriptor(namespace: Namespace, subject: Digest, name: str) -> bytes | None:
     """The record of a referrer, or what it would be; None when it is none."""
     record = await ReadKey(Key(layout.referrers_prefix(namespace, subject) + name))
-    if record is not None:
-        return record
     digest = layout.parse_referrer_name(name)
-    media_type = await read_media_type(namespace, digest) if digest is not None else None
-    body = await ReadKey(layout.blob_key(digest)) if digest is not None and media_type is not None else None
-    if digest is None or body is None:
-        return None
+    if digest is None or (record is not None and is_descriptor(record, digest)):
+        return record
     try:
+        media_type = await read_media_type(namespace, digest)
+        body = await ReadKey(layout.blob_key(digest)) if media_type is not None else None
+        if body is None:
+            return None
         manifest = parse_manifest(body, media_type)
-    except Invalid:
+    except (Invalid, StorageCorrupt):
         return None
     return referrer_descriptor(manifest, digest, len(body)) if manifest.subject == subject else None

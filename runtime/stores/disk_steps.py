@@ -50,6 +50,8 @@ def storage_error(doing: str, error: OSError, *, published: bool = False) -> Eff
     With `published`, names of the effect are already visible: then no refusal is definite any more.
     """
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    if isinstance(error, FileExistsError):
+        reason = "something that is no file is in the way"
     kind: type[EffectError] = StorageUnavailable
     if not published and error.errno in _FULL:
         kind = StorageFull
@@ -179,6 +181,7 @@ class DiskPlan(Generic[T]):
         try:
             self._disk.empty.link_to(full)
         except FileExistsError:
+            _check_is_file(full)
             return False
         self.published = True
         return True
@@ -205,9 +208,10 @@ class DiskPlan(Generic[T]):
 
     def size_of(self, step: SizeOf) -> int | None:
         try:
-            return os.stat(self._full(step.path)).st_size
+            size = os.stat(self._full(step.path)).st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return size if os.path.isfile(self._full(step.path)) else None
 
     def touch(self, step: Touch) -> None:
         os.utime(self._full(step.path))
@@ -216,6 +220,7 @@ class DiskPlan(Generic[T]):
         try:
             os.link(self._full(step.source), self._full(step.path))
         except FileExistsError:
+            _check_is_file(self._full(step.path))
             return False
         self.published = True
         return True
@@ -284,6 +289,12 @@ _TAKE: dict[type[Step[Any]], Callable[[Any, Any], Any]] = {
     SyncFile: DiskPlan.sync_file,
     SyncFolder: DiskPlan.sync_folder,
 }
+
+
+def _check_is_file(full: str) -> None:
+    """Raises `FileExistsError` when something else is in the way, as a folder: to readers the key is absent."""
+    if not os.path.isfile(full) and os.path.lexists(full):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:

@@ -126,6 +126,17 @@ def referrer_descriptor(manifest: Manifest, digest: Digest, size: int) -> bytes:
     return compact_json(descriptor)
 
 
+def is_descriptor(record: bytes, digest: Digest) -> bool:
+    """True for the JSON of a descriptor of content with this digest, as a list of referrers can show it."""
+    try:
+        value = json.loads(record)
+    except ValueError:
+        return False
+    if not isinstance(value, dict) or value.get("digest") != str(digest):
+        return False
+    return isinstance(value.get("mediaType"), str) and type(value.get("size")) is int
+
+
 def _parse_json(body: bytes) -> dict[str, Any]:
     try:
         document = _decoder.decode(body.decode("utf-8"))

@@ -17,10 +17,9 @@ from angos.sansio.effects import (
     StorageCorrupt,
 )
 from angos.sansio.errors import Invalid
-from angos.sansio.manifests import plan_references, revision_record
+from angos.sansio.manifests import plan_references, recorded_media_type, revision_record
 from angos.sansio.oci.digest import Digest
-from angos.sansio.oci.manifest import Manifest, parse_manifest, referrer_descriptor
-from angos.sansio.oci.media_type import is_media_type
+from angos.sansio.oci.manifest import Manifest, is_descriptor, parse_manifest, referrer_descriptor
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.scrub.hands import Hands
 from angos.sansio.tags import newest_event
@@ -67,15 +66,15 @@ async def check_revision(hands: Hands, namespace: Namespace, digest: Digest) -> 
     record = None if stat is None else await ReadKey(key)
     if stat is None or record is None:
         return
-    media_type = _media_type(record)
-    if media_type is None:
+    media_type = recorded_media_type(record)
+    if media_type is None and not _is_object(record):  # one of Angos 1.6 need not say it
         detail = "it does not say the type of the manifest, which is read from the manifest itself"
         hands.note(key, "damaged-record", detail)
     body = await read_manifest(hands, namespace, digest)
     if body is None:
         return
     try:
-        manifest = parse_manifest(body, media_type or None)
+        manifest = parse_manifest(body, media_type)
     except Invalid:
         return  # stored by another registry under looser rules: it is served as it is
     await _check_written(hands, namespace, digest, body, manifest, stat)
@@ -140,16 +139,11 @@ async def read_manifest(hands: Hands, namespace: Namespace, digest: Digest) -> b
     return None
 
 
-def _media_type(record: bytes) -> str | None:
-    """As a record says; empty when it is one of Angos 1.6 that says nothing, None when it is none."""
+def _is_object(record: bytes) -> bool:
     try:
-        value = json.loads(record)
+        return isinstance(json.loads(record), dict)
     except ValueError:
-        return None
-    if not isinstance(value, dict):
-        return None
-    media_type = value.get("media_type", "")
-    return media_type if isinstance(media_type, str) and (not media_type or is_media_type(media_type)) else None
+        return False
 
 
 async def check_tag(hands: Hands, namespace: Namespace, tag: Tag) -> None:
@@ -194,22 +188,12 @@ async def check_referrer(hands: Hands, key: Key, namespace: Namespace, referrer:
         return
     here = await StatKey(layout.revision_key(namespace, referrer)) is not None
     if not here:
-        await hands.quarantine(key, "orphan-referrer", f"{namespace} does not have {referrer}", stat)
-    elif not is_descriptor(record, referrer):
-        moved = await hands.quarantine(key, "corrupt", f"it is no descriptor of {referrer}", stat)
-        if moved:
-            await check_revision(hands, namespace, referrer)
-
-
-def is_descriptor(record: bytes, digest: Digest) -> bool:
-    """A record that can be shown in a list of referrers."""
-    try:
-        value = json.loads(record)
-    except ValueError:
-        return False
-    if not isinstance(value, dict) or value.get("digest") != str(digest):
-        return False
-    return isinstance(value.get("mediaType"), str) and type(value.get("size")) is int
+        moved = await hands.quarantine(key, "orphan-referrer", f"{namespace} does not have {referrer}", stat)
+    else:
+        wrong = not is_descriptor(record, referrer)
+        moved = wrong and await hands.quarantine(key, "corrupt", f"it is no descriptor of {referrer}", stat)
+    if moved:  # it is written anew, also when the manifest has come back meanwhile
+        await check_revision(hands, namespace, referrer)
 
 
 def unreadable(error: EffectError) -> str:

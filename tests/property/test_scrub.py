@@ -492,7 +492,7 @@ def _killed_after(store: Scrubbable, count: int) -> bool:
     return False
 
 
-def _scrub_watched(store: Scrubbable, watch: Callable[[Effect[Any]], None]) -> Scrubbed:
+def _scrub_watched(store: Scrubbable, watch: Callable[[Effect[Any]], None], settings: Settings = SETTINGS) -> Scrubbed:
     perform = store.registry.perform
 
     def watched(effect: Effect[Any]) -> Any:
@@ -501,7 +501,7 @@ def _scrub_watched(store: Scrubbable, watch: Callable[[Effect[Any]], None]) -> S
 
     store.registry.perform = watched  # type: ignore[method-assign]
     try:
-        return store.scrub()
+        return store.scrub(settings)
     finally:
         store.registry.perform = perform  # type: ignore[method-assign]
 
@@ -606,7 +606,7 @@ def _scrub_with(store: Scrubbable, request: Callable[[], Any], at: int) -> bool:
             request()
             store.registry.perform = watched  # type: ignore[method-assign]
 
-    _scrub_watched(store, interfering)
+    _scrub_watched(store, interfering, Settings())
     return count > at
 
 

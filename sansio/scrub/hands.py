@@ -31,9 +31,9 @@ class Settings:
     manifest_bytes_max: int = 4 << 20
     at_once: int = 16
     """Keys that are looked at side by side."""
-    page: int = 1000
-    pages_per_record: int = 10
-    """How much is looked at between two records of how far it has come."""
+    page: int = 500
+    record_ms: int = 30_000
+    """Time between two records of how far it has come."""
 
 
 class Hands:

@@ -23,7 +23,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from angos.sansio import layout
-from angos.sansio.effects import EffectError, Key, ListKeys, Prefix, StatKey, StorageCorrupt, Tell
+from angos.sansio.effects import EffectError, Key, ListKeys, Prefix, ReadClock, StatKey, StorageCorrupt, Tell
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace
 from angos.sansio.progress import Progress
@@ -51,7 +51,7 @@ async def scrub(settings: Settings) -> Scrubbed:
     earlier = None if settings.dry_run else await records.load(settings)
     place, tally = earlier or (Place(0, ""), Tally())
     run = _Run(settings, tally)
-    pages = 0
+    recorded_ms = await ReadClock()
     while place.stage < len(STAGES):
         prefix = STAGES[place.stage]
         page = await ListKeys(prefix, place.after, settings.page)
@@ -62,10 +62,11 @@ async def scrub(settings: Settings) -> Scrubbed:
             place.after = _behind_family(prefix, page.last)
         if not page.more:
             place.stage, place.after = place.stage + 1, ""
-        pages += 1
         await Tell(Progress("scrub", prefix, sum(tally.objects.values()), None, tally.told()))
-        if pages % settings.pages_per_record == 0 and not settings.dry_run and place.stage < len(STAGES):
+        now_ms = await ReadClock()
+        if not settings.dry_run and abs(now_ms - recorded_ms) >= settings.record_ms and place.stage < len(STAGES):
             await records.store(place, tally, settings)
+            recorded_ms = now_ms
     if not settings.dry_run:
         await records.forget()
     await Tell(Progress("scrub", "", sum(tally.objects.values()), None, tally.told(), ended=True))

@@ -37,7 +37,7 @@ from angos.sansio.scrub.run import scrub
 from angos.simulator.registry import SimulatedRegistry
 from angos.simulator.world.images import blob, image
 
-SETTINGS = Settings(page=5, pages_per_record=1, verify_bytes=True)
+SETTINGS = Settings(page=5, record_ms=0, verify_bytes=True)
 HOUR_MS = 3_600_000
 A, B = Namespace("a"), Namespace("a/b")
 IMAGE, LAYER = image(0), blob(image(0).blobs[0])

@@ -27,6 +27,8 @@ LISTINGS = "conformance/contracts/test_bucket_listings.py"
 PATIENCE = "conformance/contracts/test_bucket_patience.py"
 REDIRECTS = "conformance/configured/test_redirects.py"
 REPLICAS = "conformance/replicas/test_three_replicas.py"
+PLANTED = "conformance/scrub/test_planted_damage.py"
+SCRUB = "property/test_scrub.py"
 RELOAD = "conformance/runtime/test_reload.py"
 RELOAD_TLS = "conformance/runtime/test_reload_tls.py"
 
@@ -223,14 +225,23 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
     49: (
         "what could not be read was taken for absent, and deleted",
         [
+            f"{SCRUB}::test_what_could_not_be_read_is_neither_absent_nor_corrupt",
+            f"{SCRUB}::test_what_stays_unreadable_is_told_and_left_alone",
             "property/test_retention.py::test_a_tag_that_cannot_be_read_costs_nothing_but_itself",
             "property/test_retention.py::test_a_repository_whose_tags_cannot_be_listed_is_passed_over",
             "property/test_prune_crossings.py::test_a_deletion_that_cannot_be_written_is_told_and_the_tag_stays",
         ],
     ),
+    50: (
+        "what was corrupt was taken for empty",
+        [f"{PLANTED}::test_damage_is_told_or_ignored_and_costs_nothing_but_itself"],
+    ),
     58: (
         "one bad object ended a whole run",
-        ["property/test_retention.py::test_a_tag_that_cannot_be_read_costs_nothing_but_itself"],
+        [
+            f"{SCRUB}::test_killed_at_any_effect_and_run_again_it_ends_in_the_same_place",
+            "property/test_retention.py::test_a_tag_that_cannot_be_read_costs_nothing_but_itself",
+        ],
     ),
     59: (
         "a listing that was cut off was taken for complete",
@@ -248,6 +259,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
     61: (
         "strange names broke listings",
         [
+            f"{SCRUB}::test_unknown_keys_are_moved_aside",
             "conformance/contracts/test_directory_store.py::test_stray_things_are_no_keys_and_no_failures",
             "conformance/contracts/test_bucket.py::test_what_consoles_show_as_empty_folders_is_no_key",
             "conformance/crash/test_damage.py::test_strange_files_among_the_data_disturb_nothing",
@@ -256,6 +268,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
     62: (
         "what belongs into one store went to the other one",
         [
+            "conformance/scrub/test_every_store.py::test_it_is_mended_wherever_it_lies",
             f"{IN_A_BUCKET}::test_an_image_that_was_pushed_in_chunks_is_pulled",
             "conformance/configured/test_buckets.py"
             "::test_metadata_lies_where_the_blobs_are_unless_it_has_a_place_of_its_own",
@@ -281,6 +294,10 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             "conformance/crash/test_prune_kill.py"
             "::test_acknowledged_pushes_stand_while_the_tags_are_pruned_and_the_pruner_is_killed",
         ],
+    ),
+    67: (
+        "records without a type made clients refuse the manifest",
+        ["conformance/takeover/test_angos_1_6.py::test_everything_in_it_can_be_read"],
     ),
     68: (
         "a lease was released or kept by somebody who did not hold it",

@@ -70,8 +70,8 @@ class Store:
             case "stray beside it":
                 path.write_bytes(value)
                 path.with_name(f"{path.name}.orig").write_bytes(b"stray")
-            case "gone":
-                pass
+            case _:
+                assert kind == "gone"
 
     def restore(self) -> None:
         """As it was before anything was damaged."""

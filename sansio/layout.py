@@ -171,6 +171,11 @@ def tag_folder(tag: str) -> str:
     return f"{tag}!"
 
 
+def after_tag(tag: str) -> str:
+    """Below `tags_prefix` this sorts after all events of a tag and before those of the next one. Any text will do."""
+    return f"{tag_folder(tag)}0"  # the character after "/"
+
+
 def parse_tag_folder(folder: str) -> Tag | None:
     """The tag of a folder below `tags_prefix`; None for a stray folder."""
     return _parse_tag(folder.removesuffix("!")) if folder.endswith("!") else None

@@ -27,9 +27,7 @@ from angos.sansio.effects import (
     CreateKeys,
     DeleteKeys,
     Key,
-    ListFolders,
     ListKeys,
-    Page,
     ReadClock,
     ReadKey,
     StorageCorrupt,
@@ -45,12 +43,18 @@ from angos.sansio.together import together
 CLAIMS_MAX = 8  # deletions that may cross one push of an immutable tag before it gives up
 CLAIM_OLD_MS = 60_000  # an event of this age says nothing about a push of now
 EVENTS_LIMIT = 64
+EVENTS_PER_TAG = 8  # listed for each tag that is still missing in a list of tags
+LISTED_MAX = 999  # with the one that tells whether there are more, a bucket gives so many at once
 SUPERSEDED_MAX = 16  # events that readers list in vain before a push moves them to the history
 
 
 def winner(events: Iterable[TagEvent]) -> TagEvent | None:
     """The event that decides what the tag is now."""
-    return max(events, key=lambda event: (event.at_ms, event.kind == "set", event.digest), default=None)
+    return max(events, key=_rank, default=None)
+
+
+def _rank(event: TagEvent) -> tuple[int, bool, Digest]:
+    return event.at_ms, event.kind == "set", event.digest
 
 
 async def newest_event(namespace: Namespace, tag: Tag) -> TagEvent | None:
@@ -192,18 +196,29 @@ async def has_content(namespace: Namespace) -> bool:
 
 
 async def _live_tags(namespace: Namespace, last: str, size: int) -> tuple[list[Tag], bool]:
-    """At most `size` tags after `last` that name a manifest, and whether there are more."""
+    """At most `size` tags after `last` that name a manifest, and whether there are more.
+
+    The events of all tags are listed together: a bucket would be asked as many times as there are tags otherwise.
+    """
+    newest: dict[Tag, TagEvent] = {}
     live: list[Tag] = []
-    after, more = layout.tag_folder(last) if last else "", size > 0
-    while more:
-        page: Page = await ListFolders(layout.tags_prefix(namespace), after, size + 1 - len(live))
-        tags = [tag for folder in page.names if (tag := layout.parse_tag_folder(folder)) is not None]
-        digests = await together(resolve_tag(namespace, tag) for tag in tags)
-        live += [tag for tag, digest in zip(tags, digests, strict=True) if digest is not None]
-        if len(live) > size:
-            return live[:size], True
+    after, more = layout.after_tag(last) if last else "", size > 0
+    # The tag in which a page ends may not be decided yet, so one more is found than is needed.
+    limit = size + 2  # nearly all tags have one event
+    while more and len(live) < size + 2:
+        page = await ListKeys(layout.tags_prefix(namespace), after, min(limit, LISTED_MAX))
         after, more = page.last, page.more
-    return live, False
+        for name in page.names:
+            folder, _, event_name = name.partition("/")
+            tag, event = layout.parse_tag_folder(folder), layout.parse_tag_event(event_name)
+            if tag is None or event is None or tag.name <= last:  # the last one may be any text
+                continue
+            newest[tag] = max(newest.get(tag, event), event, key=_rank)
+            if name == page.last and event.at_ms < newest[tag].at_ms:
+                after = layout.after_tag(tag.name)  # older ones cannot win
+        live = [tag for tag, event in newest.items() if event.kind == "set"]
+        limit = EVENTS_PER_TAG * (size + 2 - len(live))
+    return live[:size], len(live) > size
 
 
 async def _list_events(namespace: Namespace, tag: Tag, *, everything: bool) -> tuple[list[TagEvent], bool]:

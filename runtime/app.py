@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import create_task_group
 
-from angos.runtime.background import Chore, OnlyOne
+from angos.runtime.background import Chore, OnlyOne, do_once
 from angos.runtime.clock import SystemClock
 from angos.runtime.config.schema import Configuration
 from angos.runtime.driver import Performer, drive
@@ -31,6 +31,7 @@ from angos.runtime.stores.disk import UnusableRoot
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import Effect, Key
 from angos.sansio.http.message import Request, Response
+from angos.sansio.operation import Operation
 from angos.sansio.registry import handle
 from angos.sansio.secret import Secret
 
@@ -180,7 +181,17 @@ class Foundation:
 
     def _chores(self) -> tuple[Chore, ...]:
         """What is done now and then, whichever configuration is in force."""
-        return ()
+        return (Chore(self._prune, self._retention_seconds),)
+
+    def _retention_seconds(self) -> float:
+        return 0.0 if self._configuration.retention is None else self._configuration.retention_seconds
+
+    async def _prune(self) -> None:
+        if (retention := self._configuration.retention) is None:
+            return
+        from angos.sansio.prune import WORK, prune
+
+        await do_once(WORK, Operation(prune(retention, report=False)), self._opened, self.observation)
 
     def _fill_figures(self) -> Iterable[Figure]:
         running = 0 if self._upstreams is None else self._upstreams.fills_running

@@ -66,6 +66,7 @@ def build(table: Table) -> Configuration:
         _access_settings(values.table("auth")),
         _observability(values.table("observability")),
         _retention(values),
+        values.table("global").table("retention_policy").get("interval", 0.0),
         tuple(warnings_of(values)),
         _upstream_endpoints(values.tables("repository")),
     )

@@ -181,6 +181,7 @@ def warnings_of(values: Values) -> Iterator[str]:
     yield from _warn_about_policy(values)
     yield from _warn_about_transport(values)
     yield from _warn_about_redirects(values)
+    yield from _warn_about_retention(values)
     server = values.table("server")
     workers = server.get("workers", 1)
     for key in ("max_connections_per_client", "max_requests_per_second_per_client"):
@@ -246,6 +247,14 @@ def _warn_about_redirects(values: Values) -> Iterator[str]:
             f"{found.path(unsaid[0])}: clients are sent to {endpoint.origin} for content, which looks as if it could be"
             f" reached from inside only; set {' and '.join(unsaid)} to false, or to true if clients reach it"
         )
+
+
+def _warn_about_retention(values: Values) -> Iterator[str]:
+    found = values.table("global").table("retention_policy")
+    repositories = values.tables("repository").values()
+    policies = (found, *(repository.table("retention_policy") for repository in repositories))
+    if found.get("interval") and not any(policy.get("rules") for policy in policies):
+        yield f"{found.path('interval')}: means nothing, since no rule says what to keep, and so every tag stays"
 
 
 def _is_inside(host: str) -> bool:

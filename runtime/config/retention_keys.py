@@ -72,9 +72,18 @@ def retention_policy(meaning: str, rule: str, more: Mapping[str, Key] = MappingP
 
 
 GLOBAL_RETENTION = retention_policy(
-    "Which tags `angos prune` keeps; see [retention](retention.md).",
+    "Which tags are kept when `angos prune` or the server deletes tags; see [retention](retention.md).",
     "now() - image.pushed_at < days(30)",
-    {"min_age": Key(SECONDS_OR_ZERO, "seconds since its push during which a tag stays whatever the rules say", 3600)},
+    {
+        "min_age": Key(SECONDS_OR_ZERO, "seconds since its push during which a tag stays whatever the rules say", 3600),
+        "interval": Key(
+            SECONDS_OR_ZERO,
+            "seconds from the start of a server, or from the end of the last run, until it deletes by itself what"
+            " `angos prune` would; 0: it never does",
+            0,
+            example=3600,
+        ),
+    },
 )
 REPOSITORY_RETENTION = retention_policy(
     "Further tags that are kept in this repository, beside those that the global rules keep.", "top_pushed(10)"

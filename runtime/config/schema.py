@@ -70,6 +70,8 @@ class Configuration:
     observability: ObservabilityOptions = field(default_factory=ObservabilityOptions)
     retention: RetentionConfig | None = None
     """None: every tag stays."""
+    retention_seconds: float = 0.0
+    """From one run of it in a server to the next; 0: there is none."""
     warnings: tuple[str, ...] = ()
     """What is allowed but hardly meant; for the operator."""
     upstreams: tuple[UpstreamEndpoint, ...] = ()

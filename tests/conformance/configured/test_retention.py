@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start
 from tests.conformance.configured.coverage import changes_with
 from tests.conformance.configured.test_repositories import tag
+from tests.conformance.server.wire import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.xdist_group("configured-repositories")
 
@@ -58,6 +61,24 @@ def test_a_dry_run_shows_what_would_go_and_which_rule_keeps_the_rest(start: Star
     assert registry.status("/v2/team/app/manifests/v1") == 200
     missing = prune(registry, "--dry-run", "othr")
     assert (missing.returncode, missing.stderr) == (1, "angos: there is no tag in othr\n")
+
+
+@changes_with("global.retention_policy.interval")
+def test_a_server_does_it_by_itself_tells_and_counts(start: Start) -> None:
+    policy = {"rules": ['image.tag == "latest"'], "min_age": 0, "interval": 0.2}
+    registry = start({"global": {"retention_policy": policy}, "observability": {"metrics": {"enabled": True}}})
+    assert tag(registry, "a", "latest") == 201
+    assert tag(registry, "a", "v1") == 201
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while registry.status("/v2/a/manifests/v1") == 200 or "1 deleted" not in registry.log:
+        assert time.monotonic() < deadline, registry.log
+        time.sleep(0.02)
+    assert registry.status("/v2/a/manifests/latest") == 200
+    assert re.search(r"retention: removed a:v1: named sha256:\w{64}, and no rule keeps it", registry.log)
+    with registry.connect() as wire:
+        lines = wire.get("/metrics").body.decode().splitlines()
+    assert 'angos_maintained_total{what="deleted",work="retention"} 1.0' in lines
+    assert any(line.startswith('angos_maintenance_runs_total{outcome="done",work="retention"} ') for line in lines)
 
 
 def test_what_is_young_stays(start: Start) -> None:

@@ -220,6 +220,7 @@ CASES: dict[str, tuple[object, Read, object]] = {
         [("false", "global.retention_policy.rules[0]"), ("true", "global.retention_policy.rules[1]")],
     ),
     "global.retention_policy.min_age": (60, lambda found: found.retention and found.retention.min_age_seconds, 60.0),
+    "global.retention_policy.interval": (60, lambda found: found.retention_seconds, 60.0),
     "blob_store.fs.root_dir": ("blobs", lambda found: folder_of(found.blob_store).root_dir, Path("blobs")),
     "blob_store.fs.sync_to_disk": (False, lambda found: folder_of(found.blob_store).sync_to_disk, False),
     "metadata_store.fs.root_dir": ("names", lambda found: folder_of(found.metadata_store).root_dir, Path("names")),

@@ -93,3 +93,10 @@ def test_rules_of_a_repository_stand_beside_the_global_ones(tmp_path: Path) -> N
 def test_tables_without_rules_are_no_retention(tmp_path: Path) -> None:
     own: dict[str, object] = {"a": {"retention_policy": {}}}
     assert load(tmp_path, {"global": {"retention_policy": {"min_age": 5}}, "repository": own}).retention is None
+
+
+@pytest.mark.parametrize(("policy", "warned"), [({"interval": 60}, 1), ({"interval": 0}, 0)])
+def test_an_interval_without_rules_is_hardly_meant(policy: dict[str, object], warned: int, tmp_path: Path) -> None:
+    own = {"a": {"retention_policy": {"rules": ["true"]}}}
+    assert len(load(tmp_path, {"global": {"retention_policy": policy}}).warnings) == warned
+    assert not load(tmp_path, {"global": {"retention_policy": policy}, "repository": own}).warnings

@@ -57,7 +57,8 @@ class Push:
     body: bytes
     target: str = "/v2/a/manifests/v1"
     config: RegistryConfig = field(default_factory=RegistryConfig)
-    before: bytes = OLD
+    before: tuple[bytes, ...] = (OLD,)
+    method: str = "PUT"
 
 
 PUSHES = {
@@ -65,20 +66,22 @@ PUSHES = {
     "another manifest": Push(NEW),
     "another manifest by digest": Push(NEW, f"/v2/a/manifests/{Digest.of(NEW)}?tag=v1"),
     "the same manifest, immutable": Push(OLD, config=RegistryConfig(immutable_tags=True)),
+    "a restore": Push(OLD, f"/v2/_ext/a/_restore?tag=v1&to={Digest.of(OLD)}", before=(OLD, NEW), method="POST"),
 }
 
 
 def old_world(push: Push) -> SimulatedRegistry:
     """The tag was pushed forty days ago."""
     world = SimulatedRegistry(push.config)
-    assert world.send("PUT", "/v2/a/manifests/v1", TYPE, push.before).status == 201
+    for body in push.before:
+        assert world.send("PUT", "/v2/a/manifests/v1", TYPE, body).status == 201
     world.world.clock.now_ms += 40 * DAY_MS
     return world
 
 
 def crossing_of(world: SimulatedRegistry, push: Push) -> Crossing:
     """0 is the push, 1 the pruner."""
-    pushing = requested(world, "PUT", push.target, push.body, KIND)
+    pushing = requested(world, push.method, push.target, push.body if push.method == "PUT" else b"", KIND)
     return Crossing(world, [pushing, Operation(prune(MONTH))])
 
 
@@ -240,7 +243,7 @@ def test_nothing_is_done_while_another_run_is_going_on() -> None:
 
 
 def test_a_deletion_dated_by_the_clock_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def by_the_clock(namespace: Namespace, tag: Tag, event: layout.TagEvent) -> None:
+    async def by_the_clock(namespace: Namespace, tag: Tag, event: layout.TagEvent, *_: Any) -> None:
         await tags._write_event(namespace, tag, layout.TagEvent(await ReadClock(), "del", event.digest), b"")
 
     monkeypatch.setattr(tags, "_take_back", by_the_clock)
@@ -251,7 +254,7 @@ def test_a_deletion_dated_by_the_clock_is_found(monkeypatch: pytest.MonkeyPatch)
 def test_a_push_of_the_same_that_is_no_event_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from angos.sansio import manifests
 
-    async def only_if_changed(namespace: Namespace, tag: Tag, digest: Digest) -> None:
+    async def only_if_changed(namespace: Namespace, tag: Tag, digest: Digest, *_: Any) -> None:
         if await resolve_tag(namespace, tag) != digest:
             await set_tag(namespace, tag, digest)
 

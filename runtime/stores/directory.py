@@ -60,6 +60,7 @@ Later = Coroutine[Any, Any, T]
 READ_ON_LOOP_BYTES = 1 << 20
 STAGE_IN_MEMORY_BYTES = 64 << 10  # a smaller body is written in one hop when it has arrived
 HASH_BUFFER_BYTES = 1 << 20
+PAUSE_SECONDS = 0.1  # between two looks whether somebody still waits for the digest
 
 
 class Incoming(Protocol):
@@ -436,9 +437,12 @@ def _hash_file(path: str, effect: HashKey) -> str | None:
     try:
         while count := os.readv(opened[0], [buffer]):
             hasher.update(buffer[:count])
+            early = pace.early(count)
+            while early > 0:
+                time.sleep(min(early, PAUSE_SECONDS))
+                early -= PAUSE_SECONDS
+                check_cancelled()
             check_cancelled()
-            if (early := pace.early(count)) > 0:
-                time.sleep(early)
     finally:
         os.close(opened[0])
     return hasher.hex()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,3 +105,28 @@ def test_there_has_to_be_a_store(tmp_path: Path) -> None:
     done = scrub(tmp_path / "nowhere")
     assert done.returncode == 1
     assert "there is no store" in done.stderr
+
+
+def test_an_interrupted_scrub_says_so_and_the_next_one_does_the_rest(running: tuple[Repository, Path]) -> None:
+    repository, root = running
+    digest = repository.push_blob(repository.fresh_bytes(3_000_000))
+    command = [sys.executable, "-m", "angos.runtime", "scrub", "--root", str(root), "--verify-bytes", "--rate", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    data = str(blob_path(root, digest))
+    while data not in _open_files(process.pid):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    told, complaint = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "")
+    assert "interrupted" in complaint
+    assert "Traceback" not in complaint
+    assert scrub(root, "--verify-bytes").stdout.endswith("the store is sound\n")
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(FileNotFoundError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+    return found

@@ -38,7 +38,6 @@ from angos.sansio.steps import Step
 SLICE_BYTES = 256 << 10  # sent at a time: a loop keeps a copy of what the system does not take at once
 DIGEST_ON_LOOP_BYTES = 64 << 10
 ANSWER_BYTES_MAX = 64 << 20
-ABSENT_CODES = frozenset({"NoSuchKey", "NoSuchUpload"})
 BACKOFF_SECONDS_MIN = 0.05
 BACKOFF_SECONDS_MAX = 1.0
 
@@ -62,6 +61,8 @@ class Asked:
     """The store may be busy for minutes before it answers."""
     expected: frozenset[int] = frozenset()
     """Statuses besides the successful ones that are an answer and no failure."""
+    absent: str = "NoSuchKey"
+    """The code of a 404 that is an answer: what it says is not there."""
     presigned: str | None = None
     """Path and query that carry a signature: they are asked for as they are, and without keys."""
 
@@ -337,7 +338,7 @@ def _is_expected(status: int, code: str, asked: Asked) -> bool:
     """Whether it is an answer and no failure. Only the bucket itself can say that something is absent: a proxy that
     has lost its way to it, or a store without it, says 404 too. An answer to HEAD has no code: see `is_there`."""
     if status == 404 and asked.method != "HEAD":
-        return 404 in asked.expected and code in ABSENT_CODES
+        return 404 in asked.expected and code == asked.absent
     return status in asked.expected
 
 

@@ -64,6 +64,7 @@ async def complete(bucket: Bucket, step: CompletePieces) -> Outcome:
         body=(memoryview(completion(step.tags)),),
         takes_long=True,
         expected=ABSENT,
+        absent="NoSuchUpload",
     )
     told = await bucket.ask(asked)
     if told.status != 404:
@@ -77,7 +78,8 @@ async def complete(bucket: Bucket, step: CompletePieces) -> Outcome:
 async def abort(bucket: Bucket, step: AbortPieces) -> None:
     """`AbortPieces`."""
     doing = f"discarding pieces of {step.key}"
-    await bucket.ask(Asked(doing, "DELETE", step.key, query={"uploadId": step.upload_id}, expected=ABSENT))
+    query = {"uploadId": step.upload_id}
+    await bucket.ask(Asked(doing, "DELETE", step.key, query=query, expected=ABSENT, absent="NoSuchUpload"))
 
 
 async def abort_in_any_case(bucket: Bucket, key: str, upload_id: str) -> None:

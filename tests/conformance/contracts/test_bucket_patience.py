@@ -175,6 +175,30 @@ def test_only_the_document_of_success_is_success(document: bytes, sizes: tuple[i
     assert str(failure).startswith("creating v2/blobs/x/data in bucket images: ")
 
 
+@pytest.mark.parametrize(("code", "outcome"), [("NoSuchKey", "False"), ("NoSuchUpload", "StorageRefused")])
+def test_pieces_that_a_store_has_forgotten_make_no_part_absent(code: str, outcome: str) -> None:
+    """Copying a piece is answered with 404 when its source is gone, and when the multipart upload is, because the store
+    was restarted in between perhaps. An upload whose parts are gone is discarded, with all that was acknowledged."""
+    sizes = (PART_BYTES_MIN, 1)
+    contents = "".join(
+        f"<Contents><Key>{UPLOAD}part.{name}</Key><Size>{size}</Size></Contents>" for name, size in enumerate(sizes)
+    )
+
+    def serve(asked: Asked) -> Said:
+        if asked.values("x-amz-copy-source"):
+            return refused("404 Not Found", code)
+        if "list-type" in asked.target:
+            return said(f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>".encode())
+        if asked.line.startswith("GET"):
+            return said(b"x", "206 Partial Content", "Content-Range: bytes 0-0/1")
+        return ANSWERS[Multipart.kind_of(asked)]
+
+    with BodyServer(serve) as server:
+        parts = tuple(Part(str(name), size) for name, size in enumerate(sizes))
+        (reply,) = do(server, (PromoteParts(UPLOAD, parts, BLOB), None), attempts=1)
+    assert outcome in (str(reply), type(reply).__name__)
+
+
 @pytest.mark.parametrize("failing", ["uploads=", "list-type=2"])
 def test_nothing_of_an_upload_is_removed_while_it_is_not_known_what_there_is(failing: str) -> None:
     """A transient error proves nothing about what is still in use, or whose it is."""

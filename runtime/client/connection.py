@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable
+from itertools import zip_longest
 
 import h11
 from anyio import (
@@ -24,6 +25,7 @@ from angos.runtime.client.url import Url
 
 RECEIVE_BYTES = 256 << 10  # as much as asyncio reads at once
 HEAD_BYTES_MAX = 64 << 10
+ATTEMPT_SECONDS = 3.0  # for an address when there are others to try
 
 
 class NoAnswer(Exception):
@@ -161,7 +163,7 @@ async def _connect_to(host: str, url: Url, context: ssl.SSLContext) -> ByteStrea
 
 
 async def _permitted(url: Url, permit: Permit) -> list[str]:
-    """The addresses of the host that may be connected to, at least one."""
+    """The addresses of the host that may be connected to, at least one; those of both families in turn (RFC 8305)."""
     found = await getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
     addresses, refusal = [], None
     for address in dict.fromkeys(str(each[4][0]) for each in found):
@@ -173,16 +175,19 @@ async def _permitted(url: Url, permit: Permit) -> list[str]:
             addresses.append(address)
     if refusal is not None and not addresses:
         raise refusal
-    return addresses
+    first = [each for each in addresses if (":" in each) == (":" in addresses[0])]
+    families = (first, [each for each in addresses if each not in first])
+    return [each for pair in zip_longest(*families) for each in pair if each is not None]
 
 
 async def _connect_to_one_of(
     addresses: list[str], url: Url, context: ssl.SSLContext, until: float
 ) -> ByteStream | None:
-    """One after the other, none of which may take more than its share of the time that is left."""
+    """One after the other. The last one has all the time that is left, each before it a share, and not much of it."""
     problem: Exception | None = None
     for number, address in enumerate(addresses):
-        with move_on_after((until - current_time()) / (len(addresses) - number)):
+        left, others = until - current_time(), len(addresses) - number - 1
+        with move_on_after(min(left / (others + 1), ATTEMPT_SECONDS) if others else left):
             try:
                 return await _connect_to(address, url, context)
             except (BrokenResourceError, EndOfStream, OSError) as error:

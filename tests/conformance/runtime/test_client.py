@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angos.runtime.access.settings import ClientTls
-from angos.runtime.client.connection import NoAnswer
+from angos.runtime.client.connection import NoAnswer, NotPermitted, Permit
 from angos.runtime.client.http import HttpClient
 from angos.runtime.client.trust import ClientTlsUnusable, client_context
 from angos.runtime.client.url import Url, UrlInvalid, parse_url
@@ -458,3 +458,49 @@ class TestUrls:
         except UrlInvalid:
             return
         assert parse_url(url.origin + url.target) == url
+
+
+class TestPermits:
+    """A rule that is asked about the addresses of a host before any of them is connected to."""
+
+    def addresses(self, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+        async def resolve(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+            return [(0, 0, 0, "", (address, port)) for address in addresses]
+
+        monkeypatch.setattr("angos.runtime.client.connection.getaddrinfo", resolve)
+
+    def fetch(self, run: Run, server: ScriptedServer, permit: Permit) -> bytes:
+        async def main() -> bytes:
+            client = HttpClient(NO_TLS, permit=permit)
+            async with client.get(parse_url(f"http://some.example:{server.port}/"), ()) as answer:
+                return await answer.read(100)
+
+        found: bytes = run(main)
+        return found
+
+    def test_only_addresses_that_pass_are_connected_to(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def permit(url: Url, address: str) -> None:
+            asked.append((url.host, address))
+            if address != "127.0.0.1":
+                raise NotPermitted(f"{address} is not for us")
+
+        self.addresses(monkeypatch, "127.0.0.2", "::1", "127.0.0.1")
+        with ScriptedServer(lambda _: said(b"here")) as server:
+            assert self.fetch(run, server, permit) == b"here"
+            assert asked == [("some.example", address) for address in ("127.0.0.2", "::1", "127.0.0.1")]
+            self.addresses(monkeypatch, "127.0.0.2", "::1")
+            with pytest.raises(NotPermitted, match=r"127\.0\.0\.2 is not for us"):
+                self.fetch(run, server, permit)
+            assert server.connections == 1
+
+    def test_an_address_where_nobody_listens_does_not_keep_from_the_next(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.addresses(monkeypatch, "127.0.0.2", "127.0.0.1")
+        with ScriptedServer(lambda _: said(b"here")) as server:
+            assert self.fetch(run, server, lambda *_: None) == b"here"
+            self.addresses(monkeypatch, "127.0.0.2")
+            with pytest.raises(NoAnswer, match="cannot be reached: connection refused"):
+                self.fetch(run, server, lambda *_: None)

@@ -85,6 +85,12 @@ def world(start_shared: Start, authority: Authority) -> Iterator[World]:
             "mirrored": {"namespace": "Registry.Example:5000", "upstream": [{"url": f"{here}/mirrored"}]},
             "fresh": {"cache": {"fresh_secs": 3600}, "upstream": [{"url": f"{here}/fresh"}]},
             "compared": {"cache": {"fresh_secs": 0}, "upstream": [{"url": f"{here}/compared"}]},
+            "fixed": {
+                "immutable_tags": True,
+                "immutable_tags_exclusions": ["^latest$"],
+                "cache": {"fresh_secs": 0},
+                "upstream": [{"url": f"{here}/fixed"}],
+            },
             "strict": {"cache": {"fresh_secs": 0, "stale_secs": 0}, "upstream": [{"url": f"{here}/strict"}]},
             "missing": {"cache": {"missing_secs": 3600}, "upstream": [{"url": f"{here}/missing"}]},
             "asking": {"cache": {"missing_secs": 0}, "upstream": [{"url": f"{here}/asking"}]},
@@ -153,6 +159,16 @@ def test_a_fresh_tag_is_not_compared_again(world: World) -> None:
         case.manifest("again")
         for _ in range(3):
             assert case.get("manifests/again").status == 200
+        assert len(case.asked) == asked
+
+
+def test_an_immutable_tag_is_never_compared(world: World) -> None:
+    case = world.case("fixed")
+    for tag, asked in (("v1", 1), ("latest", 3)):
+        case.asked.clear()
+        case.manifest(tag)
+        for _ in range(3):
+            assert case.get(f"manifests/{tag}").status == 200
         assert len(case.asked) == asked
 
 

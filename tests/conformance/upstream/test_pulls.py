@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.conformance.http_client import refused
-from tests.conformance.scripted_server import Asked, Said
+from tests.conformance.oci.content import OCI_INDEX, OCI_MANIFEST
+from tests.conformance.scripted_server import Asked, Said, said
 from tests.conformance.upstream.scripted_upstream import Case, Held
 
 pytestmark = pytest.mark.xdist_group("mirror")
@@ -77,6 +79,47 @@ def test_tags_are_those_of_the_upstream(case: Case) -> None:
     case.content["tags/list"] = b'{"name": "x", "tags": ["a", "b"]}', "application/json"
     answer = case.get("tags/list")
     assert answer.json == {"name": f"{case.name}/image", "tags": ["a", "b"]}
+
+
+def test_tags_that_are_here_are_listed_when_nobody_can_be_asked(case: Case) -> None:
+    case.manifest("v1")
+    case.get("manifests/v1")
+    case.script = lambda _: said(b"", "500 Internal Server Error")
+    answer = case.get("tags/list")
+    assert answer.json["tags"] == ["v1"]
+    assert "these are the tags that are stored here" in answer["warning"]
+
+
+def test_pages_of_tags_are_those_of_the_upstream(case: Case) -> None:
+    def paged(asked: Asked) -> Said | None:
+        last = "last=a" in asked.target
+        fields = ["Content-Type: application/json"]
+        if not last:
+            fields.append(f'Link: </v2/{case.name}/image/tags/list?last=a&n=1>; rel="next"')
+        return said(b'{"tags": ["b"]}' if last else b'{"tags": ["a"]}', "200 OK", *fields)
+
+    case.script = paged
+    with case.client() as client:
+        first = client.get(case.target("tags/list?n=1"))
+        assert (first.json["tags"], first.next_page) == (["a"], case.target("tags/list?last=a&n=1"))
+        second = client.get(first.next_page or "")
+        assert (second.json["tags"], second.next_page) == (["b"], None)
+
+
+@pytest.mark.parametrize("by", ["the API", "the fallback tag"])
+def test_referrers_of_the_upstream_are_listed(case: Case, by: str) -> None:
+    _, digest = case.manifest("v1")
+    _, referrer = case.manifest("signature", "of v1")
+    descriptor = {"mediaType": OCI_MANIFEST, "digest": referrer, "size": 7, "artifactType": "application/x"}
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor]}).encode()
+    path = f"referrers/{digest}" if by == "the API" else f"manifests/{digest.replace(':', '-')}"
+    case.content[path] = index, OCI_INDEX
+    answer = case.get(f"referrers/{digest}")
+    assert [each["digest"] for each in answer.json["manifests"]] == [referrer]
+    case.script = lambda _: said(b"", "500 Internal Server Error")
+    answer = case.get(f"referrers/{digest}")
+    assert answer.json["manifests"] == []
+    assert "these are the referrers that are stored here" in answer["warning"]
 
 
 def test_clients_get_bytes_while_they_come_and_from_one_transfer(case: Case) -> None:

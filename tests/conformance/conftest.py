@@ -16,7 +16,7 @@ from tests.conformance.configured.configured_registry import ConfiguredRegistry
 from tests.conformance.http_client import Client
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import RegistryProcess
-from tests.conformance.s3_process import S3Process
+from tests.conformance.s3_process import GivenPlace, S3Process, given_place
 
 _counter = itertools.count()
 
@@ -49,8 +49,12 @@ def _runs_always(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Process]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Process | GivenPlace]:
     """For all registries on buckets."""
+    with given_place() as place:
+        if place is not None:
+            yield place
+            return
     with S3Process(tmp_path_factory.mktemp("s3"), keeps=False) as s3:
         yield s3
 
@@ -59,7 +63,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Process]:
 def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
     """A running registry that all tests of the session share."""
     if request.param in ON_BUCKETS:
-        s3: S3Process = request.getfixturevalue("s3")
+        s3: S3Process | GivenPlace = request.getfixturevalue("s3")
         registry = _on_buckets(request.param, tmp_path_factory.mktemp("buckets"), s3)
     else:
         registry = RegistryProcess.start(tmp_path_factory.mktemp("registry") / "data", loop=request.param)
@@ -67,7 +71,7 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     registry.stop()
 
 
-def _on_buckets(what: str, folder: Path, s3: S3Process) -> RegistryProcess:
+def _on_buckets(what: str, folder: Path, s3: S3Process | GivenPlace) -> RegistryProcess:
     stores: dict[str, Any] = {
         name: {"fs": {"root_dir": str(folder / name)}} for name in ("blob_store", "metadata_store")
     }

@@ -1,4 +1,8 @@
-"""A server of S3 (ministack, an emulator from a package of the test extra) as a process for tests to ill-treat."""
+"""A server of S3 (ministack, an emulator from a package of the test extra) as a process for tests to ill-treat.
+
+With ``ANGOS_TEST_S3_ENDPOINT`` in the environment there is another one, of which tests use one bucket, below a prefix
+of their own that they clear in the end: `given_place`. See ``docs/how-to/test-with-your-own-store.md``.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,22 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 
 from angos.runtime.client.url import parse_url
-from angos.runtime.stores.s3 import objects
+from angos.runtime.stores.s3 import multipart, objects
 from angos.runtime.stores.s3.bucket import Asked, Bucket
 from angos.runtime.stores.s3.carrying_out import carry_out
 from angos.runtime.stores.s3.options import Credentials, S3Options
 from angos.sansio.bucket.listing import sizes_below, uploads_below
-from angos.sansio.bucket.requests import Get
+from angos.sansio.bucket.plans import delete
+from angos.sansio.bucket.requests import AbortPieces, Get
 from angos.sansio.effects import Prefix
 from angos.sansio.secret import Secret
 from tests.conformance.local_process import LocalProcess, free_port
@@ -28,6 +35,7 @@ from tests.conformance.local_process import LocalProcess, free_port
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0
+ENDPOINT = "ANGOS_TEST_S3_ENDPOINT"
 KEYS = Credentials("AKIDANGOSTEST", Secret("not-really-a-secret"))
 
 
@@ -97,12 +105,15 @@ class StoredBucket:
 
     def table(self) -> dict[str, str]:
         """The configuration of a store in it."""
+        keys = self.options.credentials
+        assert keys is not None, "tests have keys"
         return {
             "endpoint": self.options.endpoint.origin,
             "bucket": self.options.bucket,
             "region": self.options.region,
-            "access_key_id": KEYS.access_key_id,
-            "secret_key": KEYS.secret_key.value,
+            "key_prefix": self.options.key_prefix,
+            "access_key_id": keys.access_key_id,
+            "secret_key": keys.secret_key.value,
         }
 
     def make(self) -> None:
@@ -123,6 +134,18 @@ class StoredBucket:
         assert value is not None, f"{key} is not there"
         return value
 
+    def clear(self) -> None:
+        """Remove every key, and abort every multipart upload."""
+
+        async def remove(bucket: Bucket) -> None:
+            for key, upload_id in await carry_out(bucket, uploads_below(Prefix(""), bucket.terms)):
+                await multipart.abort(bucket, AbortPieces(key, upload_id))
+            keys = list(await carry_out(bucket, sizes_below(Prefix(""), bucket.terms)))
+            if keys:
+                await carry_out(bucket, delete(keys, bucket.terms))
+
+        self._with(remove)
+
     def _with(self, work: Callable[[Bucket], Awaitable[T]]) -> T:
         async def run() -> T:
             bucket = Bucket(self.options)
@@ -132,6 +155,44 @@ class StoredBucket:
                 await bucket.close()
 
         return anyio.run(run)
+
+
+class GivenPlace:
+    """Below a prefix of their own tests find what they take for buckets."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._options = options
+
+    def bucket(self, name: str) -> StoredBucket:
+        """It is there."""
+        return GivenBucket(replace(self._options, key_prefix=f"{self._options.key_prefix}{name}/"))
+
+
+class GivenBucket(StoredBucket):
+    """A part of a bucket that somebody has made."""
+
+    def make(self) -> None:
+        """Nothing has to be done."""
+
+
+@contextlib.contextmanager
+def given_place() -> Iterator[GivenPlace | None]:
+    """The store that the environment names; None when it names none."""
+    endpoint = os.environ.get(ENDPOINT)
+    if endpoint is None:
+        yield None
+        return
+    options = S3Options(
+        parse_url(endpoint),
+        os.environ["ANGOS_TEST_S3_BUCKET"],
+        os.environ.get("ANGOS_TEST_S3_REGION", "us-east-1"),
+        f"angos-test/{uuid.uuid4().hex}/",
+        Credentials(os.environ["ANGOS_TEST_S3_ACCESS_KEY"], Secret(os.environ["ANGOS_TEST_S3_SECRET_KEY"])),
+    )
+    try:
+        yield GivenPlace(options)
+    finally:
+        StoredBucket(options).clear()
 
 
 async def make_bucket(options: S3Options) -> None:

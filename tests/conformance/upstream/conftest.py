@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.configured.configured_registry import ConfiguredRegistry
 from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.runtime.example_configuration import file_with, written
-from tests.conformance.s3_process import S3Process
+from tests.conformance.s3_process import GivenPlace, S3Process
 from tests.conformance.upstream.scripted_upstream import Case, Upstream, mirrors
 
 CASES_MAX = 60
@@ -33,7 +33,7 @@ def mirror(
     document = mirrors(upstream.server.origin, names)
     folder = tmp_path_factory.mktemp(f"mirror-{kind}")
     if kind == "bucket":
-        s3: S3Process = request.getfixturevalue("s3")
+        s3: S3Process | GivenPlace = request.getfixturevalue("s3")
         bucket = s3.bucket(folder.name)
         bucket.make()
         document["blob_store"] = {"s3": bucket.table()}

@@ -14,6 +14,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
 from angos.runtime.server.limits import ServerOptions
+from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.replicas.replica_set import CONFIGURATION, DEPLOYMENT, PASSWORD, make_secrets
 
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text())
@@ -99,6 +100,38 @@ def test_the_balancer_is_more_patient_than_the_registry() -> None:
     limits = ServerOptions()
     assert patience["server"] > limits.query_timeout + limits.query_timeout_grace_period
     assert patience["client"] > max(limits.body_stall_timeout, limits.send_stall_timeout)
+
+
+def test_the_image_is_made_of_what_there_is() -> None:
+    """Every file that its recipe copies, every extra that it installs, and the command that it runs."""
+    recipe = (DEPLOYMENT / "Containerfile").read_text().replace("\\\n", " ")
+    steps = [line.split() for line in recipe.splitlines() if line and not line.startswith("#")]
+    checkout = DEPLOYMENT.parents[1]
+    copied = [word for step in steps if step[0] == "COPY" and "--from=build" not in step for word in step[1:-1]]
+    assert [name for name in copied if not (checkout / name).exists()] == []
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
+    assert {"pyproject.toml", project["readme"], *project["license-files"]} <= set(copied)
+    assert {"sansio/", "runtime/", "simulator/", "constraints.txt"} <= set(copied)
+    (extras,) = re.findall(r"'\.\[([a-z0-9,]+)\]'", recipe)
+    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    (version,) = re.findall(r"python:(\d+\.\d+)-", recipe)
+    assert tuple(map(int, version.split("."))) >= (3, 11)
+    assert steps[-2] == ["ENTRYPOINT", '["angos"]']
+    assert "angos" in project["scripts"]
+    words = [word.strip('[",]') for word in steps[-1][1:]]
+    assert SERVICES["replica-1"]["command"][:3] == words
+    mounted = [volume.split(":")[1] for volume in SERVICES["replica-1"]["volumes"]]
+    assert str(Path(words[-1]).parent) in mounted
+
+
+def test_the_check_of_a_replica_tells_one_that_runs_from_one_that_does_not(tmp_path: Path) -> None:
+    registry = RegistryProcess.start(tmp_path / "data")
+    kind, python, option, source = SERVICES["replica-1"]["healthcheck"]["test"]
+    assert (kind, python) == ("CMD", "python3")
+    command = [sys.executable, option, source.replace("127.0.0.1:8000", registry.address)]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    registry.stop()
+    assert subprocess.run(command, check=False, capture_output=True).returncode != 0
 
 
 def test_nothing_but_the_balancer_is_published_and_nothing_runs_without_a_check() -> None:

@@ -200,6 +200,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             f"{LIMITS}::test_more_chunks_than_an_object_can_have_parts_become_one",
             f"{LIMITS}::test_an_upload_of_more_than_ten_thousand_chunks_is_closed",
             f"{PATIENCE}::test_pieces_that_become_nothing_are_thrown_away",
+            f"{PATIENCE}::test_only_the_document_of_success_is_success",
         ],
     ),
     43: (
@@ -308,6 +309,14 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             f"{REDIS_LEASES}::test_a_frozen_redis_costs_a_second_and_keeps_nothing_held",
         ],
     ),
+    79: (
+        "an outage was told as an absence",
+        [
+            "conformance/configured/test_bucket_troubles.py"
+            "::test_a_bucket_that_goes_wrong_at_any_step_costs_only_another_try",
+            "conformance/contracts/test_bucket.py::test_only_the_bucket_can_say_that_something_is_absent",
+        ],
+    ),
     89: (
         "browsers could not follow a redirect",
         [
@@ -336,6 +345,10 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             "::test_a_cache_that_is_away_never_fails_and_goes_by_what_the_process_wrote",
             f"{REDIS_LEASES}::test_a_redis_that_is_restarted_between_two_questions_is_not_even_noticed",
         ],
+    ),
+    98: (
+        "the cost of a chunk grew with those before it",
+        ["property/test_upload_state.py::test_a_chunk_costs_the_same_however_many_went_before"],
     ),
     101: (
         "changes behind links went unnoticed",

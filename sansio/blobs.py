@@ -33,7 +33,9 @@ async def blob_is_readable(namespace: Namespace, digest: Digest) -> bool:
 
 async def get_blob(namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig) -> Response:
     """end-2, GET and HEAD: the bytes, a slice of them, or several; or where the store has them."""
-    stat = await StatKey(layout.blob_key(digest)) if await blob_is_readable(namespace, digest) else None
+    # Bytes come before the names that make them readable, and go after them. So they need not be looked for each time.
+    readable = await blob_is_readable(namespace, digest)
+    stat = await StatKey(layout.blob_key(digest), lately=True) if readable else None
     if stat is None:
         raise blob_unknown(namespace, digest)
     key = layout.blob_key(digest)

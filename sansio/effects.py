@@ -14,7 +14,7 @@ Two words used throughout:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NewType, Self, TypeVar
 
 from angos.sansio.secret import Secret
@@ -79,6 +79,9 @@ class StatKey(Effect["Stat | None"]):
     """Size and age of a value without reading it, or None when the key is absent."""
 
     key: Key
+    lately: bool = field(default=False, compare=False)
+    """What was found within the last minute will do; what was not found then is looked for all the same. For a value
+    that is there as long as another one, which was looked for right now."""
 
 
 @dataclass(frozen=True, slots=True)

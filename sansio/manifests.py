@@ -66,7 +66,7 @@ async def get_manifest(
     if is_unmodified(request.headers, digest):
         return Response(304, headers[1:])
     if request.method == "HEAD":
-        stat = await StatKey(layout.blob_key(digest))
+        stat = await StatKey(layout.blob_key(digest), lately=True)
         if stat is None:
             raise manifest_unknown(namespace, reference)
         if stat.size == 0:  # as GET would say
@@ -85,7 +85,7 @@ async def _elsewhere(digest: Digest, media_type: str, request: Request) -> Respo
     key = layout.blob_key(digest)
     if request.headers.get("range") is not None or not may_be_sent_elsewhere(request, 0):
         return None
-    return await sent_elsewhere(key, digest, media_type) if await StatKey(key) is not None else None
+    return await sent_elsewhere(key, digest, media_type) if await StatKey(key, lately=True) is not None else None
 
 
 def manifest_headers(reference: Reference, digest: Digest, media_type: str) -> tuple[Header, ...]:

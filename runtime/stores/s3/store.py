@@ -23,6 +23,7 @@ from angos.runtime.stores.s3 import objects, staging
 from angos.runtime.stores.s3.bucket import Bucket
 from angos.runtime.stores.s3.carrying_out import carry_out
 from angos.runtime.stores.s3.options import S3Options
+from angos.runtime.stores.s3.remembered_stats import RememberedStats
 from angos.sansio.bucket import listing, plans
 from angos.sansio.bucket.probe import ensure
 from angos.sansio.effects import (
@@ -62,6 +63,7 @@ class S3Store:
     def __init__(self, options: S3Options) -> None:
         """Asks for nothing yet. Raises `ClientTlsUnusable`."""
         self._bucket = Bucket(options)
+        self._stats = RememberedStats()
         self._trying = Lock()
         self.tried = False
         """The bucket is known to do what the registry relies on. Otherwise the first creation of a key finds it out."""
@@ -92,7 +94,12 @@ class S3Store:
 
     async def stat_key(self, effect: StatKey) -> Stat | None:
         """`StatKey`."""
-        return await carry_out(self._bucket, plans.stat_key(effect))
+        if effect.lately and (remembered := self._stats.get(effect.key)) is not None:
+            return remembered
+        found = await carry_out(self._bucket, plans.stat_key(effect))
+        if effect.lately and found is not None:
+            self._stats.keep(effect.key, found)
+        return found
 
     async def list_keys(self, effect: ListKeys) -> Page:
         """`ListKeys`."""
@@ -136,6 +143,8 @@ class S3Store:
 
     async def delete_keys(self, effect: DeleteKeys) -> None:
         """`DeleteKeys`."""
+        for key in effect.keys:
+            self._stats.drop(key)
         await carry_out(self._bucket, plans.delete_keys(effect, self._bucket.terms))
 
     async def copy_key(self, effect: CopyKey) -> bool | None:

@@ -134,6 +134,25 @@ def test_a_store_that_fails_is_left_alone_for_a_while(start: Start, proxy: S3Pro
     assert f"bucket {bucket(proxy)['bucket']} answers again" in registry.log
 
 
+def test_a_redirect_costs_one_question(start: Start, proxy: S3Proxy) -> None:
+    """Whether the repository owns the blob. It is looked for once, and then only for those who want to know that."""
+    keys = {
+        "access_key_id": KEYS.access_key_id,
+        "secret_key": KEYS.secret_key.value,
+    }  # a URL signed with others is no use
+    registry = start({"blob_store": {"s3": bucket(proxy, key_prefix="asked", **keys)}})
+    with registry.client() as client:
+        repository = Repository(client, "a")
+        digest = repository.push_blob(b"content")
+        assert client.get(repository.blob(digest)).status == 307
+        known = len(proxy.seen)
+        for _ in range(3):
+            assert client.get(repository.blob(digest)).status == 307
+        assert [(seen.method, seen.key.endswith("/a!own")) for seen in proxy.seen[known:]] == [("HEAD", True)] * 3
+        assert client.delete(repository.blob(digest)).status == 202
+        assert client.get(repository.blob(digest)).status == 404, "who may read it is looked for each time"
+
+
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from angos.runtime.stores.s3.breaker import Breaker
 from angos.runtime.stores.s3.options import PART_BYTES_MAX, PART_BYTES_MIN, Credentials
+from angos.runtime.stores.s3.remembered_stats import RememberedStats
 from angos.runtime.stores.s3.signing import presigned_query, query_text, signed_fields
 from angos.runtime.stores.s3.staging import piece_bytes
 from angos.sansio.bucket.joining import PIECES_MAX, pieces_of
@@ -28,6 +29,7 @@ from angos.sansio.effects import (
     Part,
     Prefix,
     ReadKey,
+    Stat,
     StatKey,
     StorageCorrupt,
     StorageFull,
@@ -435,6 +437,35 @@ def test_only_the_bucket_can_say_that_something_is_absent(answer: Said) -> None:
     with ScriptedServer(lambda _: answer) as server:
         replies = ask(server, ReadKey(KEY), DeleteKeys((KEY,)), DiscardPart(upload, "p"))
     assert [type(reply) for reply in replies] == [StorageRefused] * 3
+
+
+def test_a_blob_that_was_found_is_not_looked_for_again_by_those_who_do_not_need_it() -> None:
+    blob = Key("v2/blobs/sha256/ab/abc/data")
+    there = said(b"", "200 OK", "Last-Modified: Fri, 24 May 2013 00:00:00 GMT", length=5)
+    found = Stat(5, AT_SECONDS * 1000)
+    with ScriptedServer(lambda asked: said(then="close") if asked.line.startswith("DELETE") else there) as server:
+        lately = StatKey(blob, lately=True)
+        assert ask(server, lately, lately, lately) == [found] * 3
+        assert len(server.asked) == 1
+        assert ask(server, lately, StatKey(blob), lately) == [found] * 3
+        assert len(server.asked) == 3
+        assert ask(server, lately, DeleteKeys((blob,)), lately) == [found, None, found]
+        assert len(server.asked) == 6
+    with ScriptedServer(lambda asked: said(b"", "200 OK" if asked.target == "/images" else "404 Not Found")) as server:
+        assert ask(server, lately, lately) == [None, None], "what is absent may come at any moment"
+        assert len(server.asked) == 4
+
+
+def test_what_was_found_is_remembered_for_a_minute_and_not_without_bounds() -> None:
+    now = 0.0
+    remembered, stat = RememberedStats(lambda: now, entries_max=2), Stat(1, 2)
+    for name in "abc":
+        remembered.keep(Key(name), stat)
+    assert [remembered.get(Key(name)) for name in "abc"] == [None, stat, stat]
+    now = 59.9
+    remembered.keep(Key("c"), stat)
+    now = 60.0
+    assert [remembered.get(Key(name)) for name in "bc"] == [None, stat]
 
 
 def test_keys_that_could_not_be_deleted_are_a_failure() -> None:

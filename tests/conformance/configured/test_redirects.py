@@ -9,12 +9,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import anyio
 import pytest
 
-from angos.runtime.client.url import Url
 from angos.runtime.stores.s3.options import S3Options
 from angos.sansio.trace import read_operation_trace
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start
@@ -25,7 +24,7 @@ from tests.conformance.oci.content import OCI_MANIFEST
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.runtime.example_configuration import file_with, written
-from tests.conformance.s3_process import KEYS, make_bucket
+from tests.conformance.s3_process import KEYS, StoredBucket, given_place, make_bucket
 
 pytestmark = pytest.mark.xdist_group("configured-redirects")
 
@@ -34,28 +33,30 @@ NO_REDIRECT = "X-Angos-No-Redirect"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Url]:
+def bucket() -> Iterator[StoredBucket]:
+    """Whoever serves it: signed URLs are where stores differ."""
+    with given_place() as place:
+        if place is not None:
+            yield place.bucket("images")
+            return
     with s3_server() as url:
-        anyio.run(make_bucket, S3Options(url, "images", "us-east-1", "", KEYS))
-        yield url
+        options = S3Options(url, "images", "us-east-1", "", KEYS)
+        anyio.run(make_bucket, options)
+        yield StoredBucket(options)
 
 
-def in_bucket(server: Url, **options: Any) -> dict[str, Any]:
-    table = {
-        "endpoint": server.origin,
-        "bucket": "images",
-        "region": "us-east-1",
-        "key_prefix": "some where",
-        "access_key_id": KEYS.access_key_id,
-        "secret_key": KEYS.secret_key.value,
-        **options,
-    }
-    return {"s3": table}
+def in_bucket(bucket: StoredBucket, **options: Any) -> dict[str, Any]:
+    return {"s3": {**bucket.table(), "key_prefix": prefix_in(bucket), **options}}
+
+
+def prefix_in(bucket: StoredBucket) -> str:
+    """One that has to be quoted in URLs."""
+    return f"{bucket.options.key_prefix}some where"
 
 
 @pytest.fixture(scope="module")
-def registry(start_shared: Start, server: Url) -> ConfiguredRegistry:
-    return start_shared({"blob_store": in_bucket(server)})
+def registry(start_shared: Start, bucket: StoredBucket) -> ConfiguredRegistry:
+    return start_shared({"blob_store": in_bucket(bucket)})
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def followed(location: str, fields: Mapping[str, str] | None = None) -> tuple[in
         return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
 
 
-def test_a_blob_is_got_from_the_bucket(pushed: tuple[Repository, str], server: Url) -> None:
+def test_a_blob_is_got_from_the_bucket(pushed: tuple[Repository, str], bucket: StoredBucket) -> None:
     repository, digest = pushed
     answer = get(repository, repository.blob(digest))
     assert (answer.status, answer.body) == (307, b"")
@@ -84,7 +85,8 @@ def test_a_blob_is_got_from_the_bucket(pushed: tuple[Repository, str], server: U
     assert answer["cache-control"] == "no-store"
     hexadecimal = digest.partition(":")[2]
     key = f"v2/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
-    assert answer.location.startswith(f"{server.origin}/images/some%20where/{key}?")
+    place = f"{bucket.options.endpoint.origin}/{bucket.options.bucket}/{quote(prefix_in(bucket))}/{key}"
+    assert answer.location.startswith(f"{place}?")
     status, body, fields = followed(answer.location)
     assert (status, body, fields["content-type"]) == (200, CONTENT, "application/octet-stream")
     status, body, fields = followed(answer.location, {"Range": "bytes=5-9"})
@@ -183,11 +185,11 @@ def test_nobody_is_sent_to_what_the_repository_does_not_own(pushed: tuple[Reposi
 
 
 @changes_with("blob_store.s3.presign_ttl_secs", "global.enable_blob_redirect", "global.enable_manifest_redirect")
-def test_switches_and_lifetime(start: Start, server: Url) -> None:
+def test_switches_and_lifetime(start: Start, bucket: StoredBucket) -> None:
     for blobs, manifests in ((True, False), (False, True)):
         registry = start(
             {
-                "blob_store": in_bucket(server, presign_ttl_secs=7),
+                "blob_store": in_bucket(bucket, presign_ttl_secs=7),
                 "global": {"enable_blob_redirect": blobs, "enable_manifest_redirect": manifests},
             }
         )
@@ -203,8 +205,8 @@ def test_switches_and_lifetime(start: Start, server: Url) -> None:
 
 
 @pytest.mark.parametrize("blobs", ["fs", "s3"])
-def test_content_is_signed_where_it_lies(start: Start, server: Url, tmp_path: Path, blobs: str) -> None:
-    stores = {"fs": {"fs": {"root_dir": str(tmp_path / "files"), "sync_to_disk": False}}, "s3": in_bucket(server)}
+def test_content_is_signed_where_it_lies(start: Start, bucket: StoredBucket, tmp_path: Path, blobs: str) -> None:
+    stores = {"fs": {"fs": {"root_dir": str(tmp_path / "files"), "sync_to_disk": False}}, "s3": in_bucket(bucket)}
     other = "s3" if blobs == "fs" else "fs"
     registry = start({"blob_store": stores[blobs], "metadata_store": stores[other]})
     with registry.client() as client:
@@ -217,10 +219,10 @@ def test_content_is_signed_where_it_lies(start: Start, server: Url, tmp_path: Pa
             assert blobs == "fs" or followed(answer.location)[0] == 200
 
 
-def test_neither_logs_nor_traces_show_a_signature(tmp_path: Path, server: Url) -> None:
+def test_neither_logs_nor_traces_show_a_signature(tmp_path: Path, bucket: StoredBucket) -> None:
     document = {
         "server": {"port": 0, "access_log": True},
-        "blob_store": in_bucket(server),
+        "blob_store": in_bucket(bucket),
         "observability": {"log": {"format": "json", "level": "debug"}},
     }
     file = file_with(tmp_path, written(document))

@@ -14,6 +14,7 @@ from angos.sansio.layout import blob_key
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.operation import Operation
+from angos.simulator.choices import Exhaustive
 from angos.simulator.world.directory import DirectoryWorld
 from angos.simulator.world.images import blob, image
 from tests.property.old_store import SCHEMA_1, OldStore, killed_after
@@ -27,6 +28,9 @@ def old() -> OldStore:
     filled.push(1, "a/b", "v1")
     filled.take()
     return filled
+
+
+TAGS = "v2/repositories/a/_manifests/tags"
 
 
 def tag_link(tag: str) -> str:
@@ -213,14 +217,33 @@ def test_killed_at_any_effect_and_run_again_it_ends_in_the_same_place(kind: Lite
 def test_a_deleted_tag_leaves_no_folder_on_a_disk() -> None:
     """Distribution lists every folder as a tag. Also when the first attempt was killed before the folders went."""
     for give_up_after in (None, *range(8)):
-        store = changed("disk")
-        world = store.registry.world.store
-        assert isinstance(world, DirectoryWorld)
+        store, world = on_disk()
         if give_up_after is not None:
             _kill_in_deletion(store, world, give_up_after)
         store.give_back()
-        folders = world.disk.folders("v2/repositories/a/_manifests/tags")
-        assert folders == ["v1", "v3"]
+        assert world.disk.folders(TAGS) == ["v1", "v3"]
+
+
+def test_power_cuts_while_a_tag_is_removed_leave_nothing_that_the_next_run_does_not_remove() -> None:
+    """Whatever of it the disk had kept: all, nothing, or single things."""
+    cuts = 0
+    for give_up_after in range(8):
+        for choices in Exhaustive({"power-cut": 1, "entry": 1, "content": 1}):
+            store, world = on_disk()
+            _kill_in_deletion(store, world, give_up_after)
+            world.cut_power(choices)
+            store.give_back()
+            assert world.disk.folders(TAGS) == ["v1", "v3"]
+            store.old_tags()
+            cuts += 1
+    assert cuts > 20
+
+
+def on_disk() -> tuple[OldStore, DirectoryWorld]:
+    store = changed("disk")
+    world = store.registry.world.store
+    assert isinstance(world, DirectoryWorld)
+    return store, world
 
 
 def _kill_in_deletion(store: OldStore, world: DirectoryWorld, steps: int) -> None:

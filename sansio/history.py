@@ -172,6 +172,11 @@ async def restore_tag(
 ) -> Restored:
     """Let a tag name again what it named before: before its last change, or the manifest `to`, or what it named at the
     time `to` in milliseconds. Raises `RegistryError` when there is nothing to go back to, or no way."""
+    repository = config.repository(namespace)
+    if repository is not None and repository.upstreams:
+        from angos.sansio.upstream.answering import no_push  # a registry without upstreams starts without it
+
+        raise no_push(repository)
     changes, wanted = await _find(namespace, tag, to)
     digest = wanted.event.digest
     newest = changes[0].event

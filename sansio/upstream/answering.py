@@ -31,14 +31,15 @@ async def answer_through(
         case "GET", Referrers(namespace, subject):
             return await list_referrers_through(namespace, subject, query, config, repository)
         case "PUT", ManifestOf():
-            raise _no_push(repository, "GET, HEAD, DELETE")
+            raise no_push(repository, "GET, HEAD, DELETE")
         case ("POST", Uploads() | Restore()) | (_, Upload()):
-            raise _no_push(repository, "")
+            raise no_push(repository)
         case _:
             return None
 
 
-def _no_push(repository: RepositoryConfig, allowed: str) -> RegistryError:
+def no_push(repository: RepositoryConfig, allowed: str = "") -> RegistryError:
+    """The refusal of a push to a repository with upstreams; `allowed` are the methods that are possible there."""
     message = (
         f"{repository.namespace} is a cache of another registry, so nothing can be pushed to it; push to that registry,"
         " or to a repository of another name here"

@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angos.sansio import layout
-from angos.sansio.config import RegistryConfig
+from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.effects import CreateKeys, DeleteKeys, Effect, Key, StorageUnavailable
-from angos.sansio.history import Change, is_kept, read_changes, still_restorable
+from angos.sansio.errors import RegistryError
+from angos.sansio.history import Change, is_kept, read_changes, restore_tag, still_restorable
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.operation import Operation
 from angos.sansio.tags import set_tag
+from angos.sansio.upstream.config import Upstream
 from angos.simulator.exhaust import IMAGE, interleavings
 from angos.simulator.registry import Answer, SimulatedRegistry
 from angos.simulator.world.client import Act
@@ -258,6 +260,18 @@ def test_immutable_tags_stay_and_come_back_only_after_their_deletion() -> None:
     world.delete("v1")
     world.restore(to=first)
     assert world.named() == first
+
+
+def test_a_cache_of_another_registry_says_what_its_tags_name() -> None:
+    """By the command, too, which has no endpoint that refuses."""
+    world = Pushed()
+    world.push(0)
+    world.push(1)
+    upstream = Upstream("other", "https://registry.example.com")
+    world.registry.config = RegistryConfig(repositories=(RepositoryConfig("a", upstreams=(upstream,)),))
+    restoring = restore_tag(NAMESPACE, V1, None, world.registry.config)
+    with pytest.raises(RegistryError, match="cache of another registry"):
+        world.registry.run(Operation(restoring))
 
 
 def test_killed_at_any_effect_and_run_again_the_tag_is_back() -> None:

@@ -52,10 +52,9 @@ CROSSINGS: dict[str, tuple[tuple[Act, ...], Act, Act, int | None]] = {
     "delete of an image, delete of its blob": ((IMAGE,), Act("delete_manifest"), Act("delete_blob"), 3),
     "restore, push of the tag": (MOVED, RESTORE, Act("put_manifest", item=1), 1),
     "restore, delete of the tag": (MOVED, RESTORE, Act("delete_tag"), 3),
-    "restore, delete of what it goes back to": (MOVED, RESTORE, Act("delete_manifest"), 2),
+    "restore, delete of what it goes back to": (MOVED, RESTORE, Act("delete_manifest"), 1),
     "restore of what was deleted, push of the tag": (GONE, RESTORE, Act("put_manifest", item=1), 1),
     "restore of what was deleted, delete of it": (GONE, RESTORE, Act("delete_manifest"), 2),
-    "two restores of what was deleted": (GONE, RESTORE, RESTORE, 1),
     "push, catalogue": ((IMAGE,), Act("put_manifest", namespace=1), Act("list_catalog"), 3),
 }
 

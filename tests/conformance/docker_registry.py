@@ -66,9 +66,7 @@ def docker_registry(root: Path, storage: str = "", auth: str = "") -> Iterator[C
     file.write_text(f"{configuration}auth: {auth}\n" if auth else configuration)
     log = root.with_name("registry.log")
     with log.open("ab") as output:
-        # Whatever this machine has set for clients of S3 is meant for others.
-        own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        process = subprocess.Popen(["docker-registry", "serve", str(file)], env=own, stdout=output, stderr=output)
+        process = subprocess.Popen(["docker-registry", "serve", str(file)], env=_own(), stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 30
         while True:
@@ -83,6 +81,19 @@ def docker_registry(root: Path, storage: str = "", auth: str = "") -> Iterator[C
     finally:
         process.terminate()
         process.wait(30)
+
+
+def collect_garbage(root: Path) -> str:
+    """What docker-registry says while it removes what it thinks nobody needs. It must have run on this folder before,
+    and must not run now."""
+    command = ["docker-registry", "garbage-collect", str(root.with_name("registry.yml"))]
+    done = subprocess.run(command, env=_own(), capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+def _own() -> dict[str, str]:
+    """Whatever this machine has set for clients of S3 is meant for others."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> str:

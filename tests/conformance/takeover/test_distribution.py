@@ -19,6 +19,7 @@ from tests.conformance.docker_registry import (
     ACCEPT,
     INDEX,
     Client,
+    collect_garbage,
     digest_of,
     docker_registry,
     push_image,
@@ -130,6 +131,7 @@ def test_what_docker_registry_stored_is_served_in_place_and_it_serves_again_what
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usable there: 10 manifests, 4 tags,")
     assert place.run("export").stdout.endswith("by this run: 0 links written, 0 removed\n")
+    assert "marking manifest sha512" in collect_garbage(place.folder / "old")
     with place.old() as old:
         for namespace, tag, descriptor in (
             ("library/app", "v1", moved),

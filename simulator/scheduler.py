@@ -41,6 +41,7 @@ from angos.simulator.timeline import Timeline
 from angos.simulator.turns import Turns
 from angos.simulator.world.bodies import BodyReadTwice
 from angos.simulator.world.directory import Finished, RunningPlan
+from angos.simulator.world.leases import Wait
 from angos.simulator.world.replica import World
 
 STEPS_MAX = 20_000
@@ -302,21 +303,15 @@ class Scheduler(Turns):
 
     def _acquire_lease(self, task: Task, effect: AcquireLease) -> None:
         now_ms = self._clock.now_ms
-        free_at_ms = self.world.leases.free_at_ms(effect.name)
-        if free_at_ms <= now_ms:
-            task.give_up_ms = None
-            token = self.world.leases.acquire(effect.name, until_ms=now_ms + int(effect.seconds * 1000))
-            self._resume(task, token)
-            return
         if task.give_up_ms is None:
             task.give_up_ms = now_ms + int(effect.wait_seconds * 1000)
-        if task.give_up_ms <= now_ms:
+        answer = self.world.leases.ask(effect, give_up_ms=task.give_up_ms, now_ms=now_ms)
+        if isinstance(answer, Wait):
+            task.stalled = True  # the choice of a fault has been made
+            self._sleep_until(task, answer.until_ms)
+        else:
             task.give_up_ms = None
-            self.world.leases.give_up()
-            self._resume(task, None)
-            return
-        task.stalled = True  # the choice of a fault has been made
-        self._sleep_until(task, min(free_at_ms, task.give_up_ms))
+            self._resume(task, answer)
 
     def _release_lease(self, task: Task, effect: ReleaseLease) -> None:
         self.world.leases.release(effect.name, effect.token)

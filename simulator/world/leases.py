@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from angos.sansio.effects import AcquireLease
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Somebody else holds it."""
+
+    until_ms: int
+    """When to ask again at the latest; at once when a lease of this name is given back."""
+
 
 class Leases:
     """Who holds what, until when."""
@@ -20,6 +32,16 @@ class Leases:
     def free_at_ms(self, name: str) -> int:
         """When the present holder loses it by itself; 0 when it is free."""
         return 0 if self.always_granted or name not in self._held else self._held[name][1]
+
+    def ask(self, effect: AcquireLease, *, give_up_ms: int, now_ms: int) -> str | Wait | None:
+        """`AcquireLease`, on behalf of somebody who waits until `give_up_ms` at most: its reply, or how long to wait."""
+        free_at_ms = self.free_at_ms(effect.name)
+        if free_at_ms <= now_ms:
+            return self.acquire(effect.name, until_ms=now_ms + int(effect.seconds * 1000))
+        if give_up_ms <= now_ms:
+            self.give_up()
+            return None
+        return Wait(min(free_at_ms, give_up_ms))
 
     def acquire(self, name: str, *, until_ms: int) -> str:
         """Grant it. Whether it is free has been looked at before."""

@@ -15,6 +15,7 @@ from angos.runtime.performer import Leases
 from angos.runtime.redis.address import parse_redis_url
 from angos.runtime.redis.server import RedisServer
 from angos.sansio.effects import AcquireLease, ReleaseLease
+from angos.simulator.world import leases as simulated
 from tests.conformance.redis_process import RedisProcess
 
 Scenario = Callable[[Leases], Awaitable[None]]
@@ -32,6 +33,35 @@ def backend(request: pytest.FixtureRequest) -> str:
     return backend
 
 
+class SimulatedLeases:
+    """Those of the simulator, which know nothing of waiting but for how long."""
+
+    def __init__(self) -> None:
+        self._leases = simulated.Leases()
+        self._released = anyio.Event()
+
+    async def acquire(self, effect: AcquireLease) -> str | None:
+        give_up_ms = _now_ms() + int(effect.wait_seconds * 1000)
+        while isinstance(answer := self._leases.ask(effect, give_up_ms=give_up_ms, now_ms=_now_ms()), simulated.Wait):
+            with anyio.move_on_after(max(answer.until_ms - _now_ms(), 1) / 1000):
+                await self._released.wait()
+        return answer
+
+    def release(self, effect: ReleaseLease) -> None:
+        self._leases.release(effect.name, effect.token)
+        self._released.set()
+        self._released = anyio.Event()
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+@asynccontextmanager
+async def simulated_leases(_request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
+    yield SimulatedLeases()
+
+
 @asynccontextmanager
 async def local_leases(_request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
     yield LocalLeases()
@@ -47,11 +77,11 @@ async def redis_leases(request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
         await server.close()
 
 
-@pytest.fixture(params=["local on asyncio", "local on trio", "Redis on asyncio"])
+@pytest.fixture(params=["local on asyncio", "local on trio", "Redis on asyncio", "simulated on asyncio"])
 def run(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
     """Runs a scenario on leases of every kind, on the loops that they work on."""
     kind, _, backend = request.param.split()
-    make = {"local": local_leases, "Redis": redis_leases}[kind]
+    make = {"local": local_leases, "Redis": redis_leases, "simulated": simulated_leases}[kind]
     if kind == "Redis":
         request.getfixturevalue("redis")
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from angos.sansio.trace import TraceInvalid
@@ -16,6 +17,7 @@ from angos.simulator.exhaust import OPERATIONS, exhaust
 from angos.simulator.minimise import Minimiser
 from angos.simulator.outcomes import replay_outcomes
 from angos.simulator.report import Report, read_trace, replay
+from angos.simulator.scenario import STORES
 from angos.simulator.search import explain, search_in_parallel
 from angos.simulator.workload import draw
 
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser("search", help="run many seeds; write a minimised trace of what was found")
     command.add_argument("--seeds", type=_seeds, default=(0, 10_000), metavar="A..B", help="from A to B, B excluded")
     command.add_argument("--minutes", type=float, help="stop after so long")
+    command.add_argument("--store", choices=STORES, help="all runs on this store; see docs/explanation/simulation.md")
     command.add_argument("--jobs", type=int, default=1, help="processes")
     command.add_argument("--out", type=Path, default=Path("."), help="folder for the traces")
     command.set_defaults(run=_search)
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     command = commands.add_parser("coverage", help="which suspension points were struck by which faults")
     command.add_argument("--seeds", type=_seeds, default=(0, 3000), metavar="A..B")
+    command.add_argument("--store", choices=STORES)
     command.set_defaults(run=_coverage)
 
     chosen = parser.parse_args(arguments)
@@ -71,7 +75,8 @@ def _search(chosen: argparse.Namespace) -> int:
     start, end = chosen.seeds
     began = time.monotonic()
     seconds = None if chosen.minutes is None else chosen.minutes * 60
-    tally = search_in_parallel(start, end, jobs=chosen.jobs, seconds=seconds)
+    draw_seed = partial(draw, store=chosen.store)
+    tally = search_in_parallel(start, end, jobs=chosen.jobs, seconds=seconds, draw_seed=draw_seed)
     took = time.monotonic() - began
     fired = ", ".join(f"{name} {count}" for name, count in tally.fired.most_common())
     _say(f"{tally.runs} runs, {tally.effects} effects, {tally.switches} interruptions in {took:.1f} s; faults: {fired}")
@@ -80,7 +85,7 @@ def _search(chosen: argparse.Namespace) -> int:
         if found.kind in seen or len(seen) == EXPLAINED_MAX:
             continue
         seen.add(found.kind)
-        report = explain(found)
+        report = explain(found, draw_seed=draw_seed)
         file = chosen.out / f"seed-{found.seed}.jsonl"
         file.write_text(report.trace())
         _say(report.text(replay=str(file)))
@@ -138,7 +143,7 @@ def _exhaust(chosen: argparse.Namespace) -> int:
 def _coverage(chosen: argparse.Namespace) -> int:
     coverage = Coverage()
     for number in range(*chosen.seeds):
-        coverage.add(draw(number))
+        coverage.add(draw(number, store=chosen.store))
     _say(coverage.table())
     return 0
 

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from angos.sansio import effects
-from angos.simulator.faults import FAULTS, possible
+from angos.sansio.bucket import requests
+from angos.simulator.faults import FAULTS, possible, possible_to
 from angos.simulator.simulation import Simulation
 from angos.simulator.workload import Seed
 
@@ -31,7 +32,7 @@ class Coverage:
         return sorted(
             (where, effect, fault)
             for where, effect in self.points
-            for fault in _faults_of(effect)
+            for fault in _faults_of(effect, where)
             if not self.cells[where, effect, fault]
         )
 
@@ -40,16 +41,19 @@ class Coverage:
         names = list(FAULTS)
         lines = ["".join(f"{name[:9]:>10}" for name in names)]
         for where, effect in sorted(self.points):
-            able = _faults_of(effect)
+            able = _faults_of(effect, where)
             row = "".join(f"{self.cells[where, effect, name] or '.' if name in able else '':>10}" for name in names)
             lines.append(f"{row}  {effect}  {_short(where)}")
-        possible_count = sum(len(_faults_of(effect)) for _, effect in self.points)
+        possible_count = sum(len(_faults_of(effect, where)) for _, effect in self.points)
         struck = possible_count - len(self.empty())
         lines.append(f"{struck} of {possible_count} cells reached, {len(self.points)} suspension points")
         return "\n".join(lines) + "\n"
 
 
-def _faults_of(effect: str) -> tuple[str, ...]:
+def _faults_of(effect: str, where: str) -> tuple[str, ...]:
+    if (request := getattr(requests, effect, None)) is not None:
+        lasting = effects.DiscardUpload if "discard_" in where.rpartition(" > ")[0] else effects.DeleteKeys
+        return possible_to(request, lasting, tuple(FAULTS))[1][1:]
     kind = getattr(effects, effect)
     bucket = possible(kind, tuple(FAULTS), bucket=True)
     disk = possible(kind, tuple(FAULTS), bucket=False)

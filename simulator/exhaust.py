@@ -103,6 +103,10 @@ def scenarios(operation: str, faults: int) -> Iterator[tuple[Scenario, Mapping[s
     # What comes late comes at every later moment: that is a matter of schedules.
     yield replace(bucket, faults=("late",)), {**bounds, "next": 1, "turn": 1}
     yield replace(bucket, store="disk"), bounds
+    if "private" not in operation:  # who may do it does not depend on where it is kept
+        s3 = replace(bucket, store="s3", lossy_answers=False)
+        yield s3, {**bounds, "branch": 0}
+        yield replace(s3, faults=("late",)), {**bounds, "branch": 0, "next": 1, "turn": 1}
 
 
 def exhaust(operation: str, *, faults: int = 1) -> Exhausted:

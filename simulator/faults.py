@@ -1,7 +1,7 @@
 """What can go wrong, as a closed vocabulary. Each class says which promise it tests; the scheduler makes it happen.
 
-A fault strikes one effect, at the moment when it would be applied. Not every fault can strike every effect: a read
-cannot be applied late, and a disk does not apply anything late.
+A fault strikes one effect, at the moment when it would be applied, or, in S3, one attempt of one request to the bucket.
+Not every fault can strike everything: a read cannot be applied late, and a disk does not apply anything late.
 """
 
 from __future__ import annotations
@@ -9,6 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from angos.sansio.bucket.requests import (
+    AbortPieces,
+    BeginPieces,
+    CompletePieces,
+    Copy,
+    CopyPiece,
+    Delete,
+    DeleteMany,
+    List,
+    ListUploads,
+    Put,
+    PutPiece,
+)
 from angos.sansio.effects import (
     AcquireLease,
     AskWebhook,
@@ -39,6 +52,13 @@ from angos.sansio.effects import (
 
 WRITES = (CreateKeys, CopyKey, DeleteKeys, StageBody, PromoteParts, DiscardPart, DiscardUpload)
 REPEATABLE = (CreateKeys, CopyKey, DeleteKeys, PromoteParts, DiscardPart, DiscardUpload)
+MAKING = (Put, Copy, BeginPieces, PutPiece, CopyPiece, CompletePieces)
+"""Requests that take space."""
+CHANGING = (*MAKING, AbortPieces, Delete, DeleteMany)
+IDEMPOTENT = (Put, Copy, PutPiece, CopyPiece, AbortPieces, Delete)
+"""Those by PUT and DELETE, which something on the way may send again by itself (RFC 9110 section 9.2.2)."""
+NEVER_MADE_AGAIN = (DiscardPart, DiscardUpload)
+"""Effects that delete what has a name of its own, which nobody else ever makes."""
 SERVICES = (
     AskWebhook,
     FetchDocument,
@@ -61,46 +81,54 @@ class Fault:
     bucket_only: ClassVar[bool] = False
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
-        """Whether it can happen to such an effect."""
+    def strikes(cls, effect: type[Any]) -> bool:
+        """Whether it can happen to such an effect, or to such a request."""
         return not issubclass(effect, NOT_STORAGE)
 
 
 class LostRequest(Fault):
-    """The effect is not applied and nobody knows. Promise: no answer claims it; what was acknowledged stays."""
+    """The effect is not applied and nobody knows. Promise: no answer claims it; what was acknowledged stays. A single
+    request to a bucket is sent again, and no client notices."""
 
     name = "lost_request"
 
 
 class LostReply(Fault):
-    """The effect is applied and nobody knows. Promise: doing it again is safe, and so is leaving it at that."""
+    """The effect is applied and nobody knows. Promise: doing it again is safe, and so is leaving it at that. What a
+    request to a bucket has created is known again, when the next attempt finds it in its way, as the writer's own."""
 
     name = "lost_reply"
 
 
 class Late(Fault):
     """The effect fails with an unknown outcome and is applied later, among other effects. Promise: what comes late
-    takes nothing acknowledged away."""
+    takes nothing acknowledged away. Of a request to a bucket an attempt comes late, also when another one was answered
+    long ago: then a blob or a manifest that was deleted meanwhile may be there again, a deleted tag never.
+
+    What deletes a name that can be made again never comes late. No store without versions could be told to leave the
+    new one alone, and none is known to delete something after it has answered a later request for the same.
+    """
 
     name = "late"
     bucket_only = True
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """Writes whose bytes have already been sent."""
-        return issubclass(effect, (CreateKeys, PromoteParts, DiscardPart, DiscardUpload))
+        return issubclass(effect, (CreateKeys, PromoteParts, *NEVER_MADE_AGAIN, *MAKING, AbortPieces))
 
 
 class Twice(Fault):
-    """The effect is applied, and again before the reply, as an SDK does that retries. Promise: once or twice is one."""
+    """The effect is applied, and again before the reply, as an SDK does that retries. Promise: once or twice is one.
+    A request to a bucket is sent again by something on the way, and the answer may be that of the second one."""
 
     name = "twice"
     bucket_only = True
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """Writes that can be repeated."""
-        return issubclass(effect, REPEATABLE)
+        return issubclass(effect, (*REPEATABLE, *IDEMPOTENT))
 
 
 class Partial(Fault):
@@ -111,9 +139,9 @@ class Partial(Fault):
     bucket_only = True
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """Effects with several entries."""
-        return issubclass(effect, (CreateKeys, DeleteKeys, DiscardUpload))
+        return issubclass(effect, (CreateKeys, DeleteKeys, DiscardUpload, DeleteMany))
 
 
 class Refused(Fault):
@@ -123,9 +151,9 @@ class Refused(Fault):
     name = "refused"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
-        """Writes that take space."""
-        return issubclass(effect, (CreateKeys, StageBody, PromoteParts))
+    def strikes(cls, effect: type[Any]) -> bool:
+        """Writes that take space. A bucket refuses reads and deletions too."""
+        return issubclass(effect, (CreateKeys, StageBody, PromoteParts)) or not issubclass(effect, Effect)
 
 
 class Failed(Fault):
@@ -134,7 +162,7 @@ class Failed(Fault):
     name = "failed"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """All writes. Only a disk has a middle."""
         return issubclass(effect, WRITES)
 
@@ -145,7 +173,7 @@ class Stall(Fault):
     name = "stall"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """All of them but waiting itself."""
         return not issubclass(effect, (Sleep, Together))
 
@@ -164,7 +192,7 @@ class Kill(Fault):
     name = "kill"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """All of them."""
         return not issubclass(effect, Together)
 
@@ -176,7 +204,7 @@ class Cancel(Fault):
     name = "cancel"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """Whatever an operation can be waiting for."""
         return not issubclass(effect, (Together, ReleaseLease))
 
@@ -194,9 +222,48 @@ class Skew(Fault):
     name = "skew"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """When somebody looks at the clock."""
         return issubclass(effect, ReadClock)
+
+
+class Throttled(Fault):
+    """The bucket is asked too much: 503 SlowDown, and nothing is applied. Promise: it is asked again, and no client
+    notices; who is throttled again and again is told 5xx, never 404."""
+
+    name = "throttled"
+    bucket_only = True
+
+    @classmethod
+    def strikes(cls, effect: type[Any]) -> bool:
+        """Requests."""
+        return not issubclass(effect, Effect)
+
+
+class ShortPage(Fault):
+    """A page of a listing has fewer names than it could, or none, and more are to come. Promise: a listing ends when
+    the bucket says so, and not before: nothing is missed."""
+
+    name = "short_page"
+    bucket_only = True
+
+    @classmethod
+    def strikes(cls, effect: type[Any]) -> bool:
+        """Listings."""
+        return issubclass(effect, (List, ListUploads))
+
+
+class Expired(Fault):
+    """A lifecycle rule of the bucket ends a multipart upload under the one who sends its pieces. Promise: no object
+    appears that is not whole, the client is told 5xx and can repeat it."""
+
+    name = "expired"
+    bucket_only = True
+
+    @classmethod
+    def strikes(cls, effect: type[Any]) -> bool:
+        """What belongs to a multipart upload."""
+        return issubclass(effect, (PutPiece, CopyPiece, CompletePieces))
 
 
 class Unanswered(Fault):
@@ -206,7 +273,7 @@ class Unanswered(Fault):
     name = "unanswered"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """Whatever can fail with `PeerUnavailable`."""
         return issubclass(effect, (FetchDocument, AskWebhook, VerifyPassword))
 
@@ -217,7 +284,7 @@ class Garbage(Fault):
     name = "garbage"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """What somebody else answers."""
         return issubclass(effect, (FetchDocument, AskWebhook))
 
@@ -229,7 +296,7 @@ class Slow(Fault):
     name = "slow"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """What somebody else answers."""
         return issubclass(effect, (FetchDocument, AskWebhook))
 
@@ -241,7 +308,7 @@ class Rotated(Fault):
     name = "rotated"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """Whatever is asked while a token is looked at."""
         return issubclass(effect, (FetchDocument, ReadCache, VerifyToken))
 
@@ -252,7 +319,7 @@ class Forgotten(Fault):
     name = "forgotten"
 
     @classmethod
-    def strikes(cls, effect: type[Effect[Any]]) -> bool:
+    def strikes(cls, effect: type[Any]) -> bool:
         """When somebody looks into it."""
         return issubclass(effect, ReadCache)
 
@@ -273,6 +340,9 @@ FAULTS: dict[str, type[Fault]] = {
         Cancel,
         Lapse,
         Skew,
+        Throttled,
+        ShortPage,
+        Expired,
         Unanswered,
         Garbage,
         Slow,
@@ -284,6 +354,12 @@ FAULTS: dict[str, type[Fault]] = {
 
 ACCESS_FAULTS = ("unanswered", "garbage", "slow", "rotated", "forgotten")
 """Those that only happen in private worlds."""
+
+REQUEST_FAULTS = ("throttled", "short_page", "expired")
+"""Those that only happen to requests to a bucket."""
+
+ABSORBED = frozenset({"lost_request", "lost_reply", "late", "twice", "partial", "throttled", "short_page"})
+"""Those of a single attempt of a request that no client notices, as long as another attempt is made."""
 
 PLAN_STEPS = {
     CreateKeys: 24,
@@ -313,3 +389,18 @@ def possible(effect: type[Any], enabled: tuple[str, ...], *, bucket: bool) -> tu
     names = ("none", *(name for name in chosen if not (bucket and name == "failed")))
     _POSSIBLE[effect, enabled, bucket] = names
     return names
+
+
+_POSSIBLE_TO_REQUESTS: dict[tuple[type[Any], bool, tuple[str, ...]], tuple[str, tuple[str, ...]]] = {}
+
+
+def possible_to(request: type[Any], effect: type[Any], enabled: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """What can happen to such a request to a bucket, sent for such an effect, the calm option first; and before it the
+    label of this choice."""
+    lasting = issubclass(effect, NEVER_MADE_AGAIN)
+    if (known := _POSSIBLE_TO_REQUESTS.get((request, lasting, enabled))) is not None:
+        return known
+    late = lasting and issubclass(request, CHANGING)
+    names = ("none", *(name for name in enabled if FAULTS[name].strikes(request) or (late and name == "late")))
+    _POSSIBLE_TO_REQUESTS[request, lasting, enabled] = found = (f"fault:{request.__name__}", names)
+    return found

@@ -45,8 +45,12 @@ class Injection(Scheduler):
         self.fired: Counter[str] = Counter()
         self.cells: Counter[tuple[str, str, str]] = Counter()
         """Where an operation was suspended when a fault struck it, on which effect, and which fault."""
+        self.troubled = False
+        """Something failed that clients may notice."""
+        self.littered = False
+        """Something may have been left that nobody removes."""
         self._faults_left = 0
-        self._options: dict[type[Effect[Any]], tuple[str, tuple[str, ...]]] = {}
+        self._options: dict[type[Any], tuple[str, tuple[str, ...]]] = {}
 
     def _pick_fault(self, task: Task, effect: Effect[Any]) -> str:
         kind = type(effect)
@@ -54,7 +58,13 @@ class Injection(Scheduler):
         if found is None:
             options = possible(kind, self.scenario.faults, bucket=self._bucket)
             found = self._options[kind] = (f"fault:{kind.__name__}", options)
-        label, names = found
+        name = self._pick_of(task, *found)
+        if name != "none":
+            self.troubled = self.littered = True
+            self._note_fault(task, name, task.operation.where(), kind.__name__)
+        return name
+
+    def _pick_of(self, task: Task, label: str, names: tuple[str, ...]) -> str:
         if len(names) == 1:
             return "none"
         # Drawn whether or not a fault is left: a steady shape is what shrinks well.
@@ -62,12 +72,14 @@ class Injection(Scheduler):
         if name == "none" or not self._faults_left:
             return "none"
         self._faults_left -= 1
-        self.fired[name] += 1
         task.exchange.faulty = True
-        self.cells[task.operation.where(), kind.__name__, name] += 1
+        return name
+
+    def _note_fault(self, task: Task, name: str, where: str, kind: str) -> None:
+        self.fired[name] += 1
+        self.cells[where, kind, name] += 1
         if self.timeline is not None:
             self.timeline.struck(task.name, name)
-        return name
 
     def _strike(self, task: Task, effect: Effect[Any], fault: str) -> None:
         pick = self.choices.pick
@@ -208,6 +220,8 @@ class Injection(Scheduler):
         for task in tasks:
             if task.plan is not None:
                 task.plan.abandon()
+            if task.carrying is not None:
+                task.carrying.abandon()
             try:
                 abandon_children(task.effect)
                 task.operation.abandon()
@@ -228,6 +242,8 @@ class Injection(Scheduler):
         for task in self._everybody():
             if task.plan is not None:
                 task.plan.abandon()
+            if task.carrying is not None:
+                task.carrying.abandon()
             try:
                 abandon_children(task.effect)
                 task.operation.abandon()

@@ -105,6 +105,8 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
         "allow_missing": True,
         "immutable_tags": False,
         "access": "open",
+        "quirks": (),
+        "tried_out": True,
     }
     for name, value in calmer.items():
         if getattr(scenario, name) != value:

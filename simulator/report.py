@@ -84,6 +84,9 @@ def _columns(entries: Iterable[Entry]) -> list[str]:
             )
             text = f"{text}{fault}"
             fault = ""
+        elif entry.what == "ask":
+            text = f"   . {entry.facts['request']} {entry.facts['told']}{fault}  {_brief(entry.facts['of'])}"
+            fault = ""
         elif entry.what == "sent":
             text = f"> {entry.facts['request'].replace('/v2/', '', 1)} ({entry.facts['body']})"
         elif entry.what == "answer":

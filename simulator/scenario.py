@@ -10,6 +10,9 @@ from angos.sansio.config import RegistryConfig
 from angos.simulator.world.client import Act
 from angos.simulator.world.people import ACCESS, REPOSITORIES
 
+StoreKind = Literal["bucket", "disk", "s3"]
+STORES: tuple[StoreKind, ...] = ("bucket", "disk", "s3")
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -19,9 +22,11 @@ class Scenario:
     """For each client its acts, one after the other."""
     before: tuple[Act, ...] = ()
     """What one client did before, in peace."""
-    store: Literal["bucket", "disk"] = "bucket"
+    store: StoreKind = "bucket"
+    """On a disk and in S3 an effect is carried out by the plans of the real stores, step by step or request by request;
+    the bucket applies it at once."""
     granularity: Literal["coarse", "fine"] = "coarse"
-    """Fine: other tasks may come between two steps of a plan. A bucket has no steps."""
+    """Fine: other tasks may come between two steps of a plan."""
     replicas: int = 1
     """Processes that share the store."""
     faults: tuple[str, ...] = ()
@@ -42,6 +47,11 @@ class Scenario:
     """`RegistryConfig.immutable_tags`."""
     redirects: bool = False
     """`RegistryConfig.redirect_blobs` and `redirect_manifests`."""
+    quirks: tuple[str, ...] = ()
+    """What S3 does that it should not: `angos.simulator.world.quirks`."""
+    tried_out: bool = True
+    """S3, without quirks, is known to do what the registry relies on. Otherwise each process finds it out before it
+    writes."""
     access: Literal["open", "private"] = "open"
     """Private: with the people, policies and services of `angos.simulator.world.people`."""
 
@@ -60,8 +70,8 @@ class Scenario:
         known = dict(value)
         known["clients"] = tuple(tuple(Act(**act) for act in acts) for acts in known.get("clients", ()))
         known["before"] = tuple(Act(**act) for act in known.get("before", ()))
-        known["faults"] = tuple(known.get("faults", ()))
-        known["offsets_ms"] = tuple(known.get("offsets_ms", ()))
+        for name in ("faults", "offsets_ms", "quirks"):
+            known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
 

@@ -30,6 +30,7 @@ from angos.sansio.effects import (
 )
 from angos.sansio.errors import RegistryError
 from angos.sansio.operation import Done
+from angos.sansio.steps import Step
 from angos.simulator.choices import Choices, exceeded
 from angos.simulator.faults import SERVICES
 from angos.simulator.oracle.history import History
@@ -78,8 +79,9 @@ class Scheduler(Turns):
         self._store = self.world.store
         self._touched = self._store.touched
         self._faults_possible = bool(scenario.faults)
-        self._fine = scenario.granularity == "fine" and scenario.store == "disk"
-        self._bucket = scenario.store == "bucket"
+        self._fine = scenario.granularity == "fine" and scenario.store != "bucket"
+        self._bucket = scenario.store != "disk"
+        self._in_requests = self.world.s3 is not None
 
     @abstractmethod
     def _pick_fault(self, task: Task, effect: Effect[Any]) -> str:
@@ -88,6 +90,10 @@ class Scheduler(Turns):
     @abstractmethod
     def _strike(self, task: Task, effect: Effect[Any], fault: str) -> None:
         """Let it happen."""
+
+    @abstractmethod
+    def _ask(self, task: Task, effect: Effect[Any]) -> None:
+        """Go on with an effect that is carried out in requests to a bucket."""
 
     @abstractmethod
     def _end_processes(self, task: Task, fault: str) -> None:
@@ -131,6 +137,8 @@ class Scheduler(Turns):
                 return
         if task.plan is not None:
             self._step_plan(task)
+        elif self._in_requests and type(effect) not in PERFORMERS:
+            self._ask(task, effect)
         elif task.repeat is not None:
             self._apply_again(task, effect)
         elif not self._faults_possible or task.stalled or (fault := self._pick_fault(task, effect)) == "none":
@@ -212,10 +220,13 @@ class Scheduler(Turns):
         with suppress(EffectError):
             self._store.apply(effect, process)
 
-    def _apply_late(self, effect: Effect[Any], process: str) -> None:
+    def _apply_late(self, effect: Effect[Any] | Step[Any], process: str) -> None:
         if self.timeline is not None:
             self.timeline.note(self.steps, self._clock.now_ms, f"late: {type(effect).__name__} is applied")
-        self._apply_quietly(effect, process)
+        if isinstance(effect, Effect):
+            self._apply_quietly(effect, process)
+        elif self.world.s3 is not None:
+            self.world.s3.take_quietly(effect)
 
     def _apply_again(self, task: Task, effect: Effect[Any]) -> None:
         first, task.repeat = task.repeat[0], None

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from angos.simulator.choices import Recording, Tape
 from angos.simulator.minimise import Minimiser
@@ -96,14 +97,16 @@ def search(
     return tally
 
 
-def search_in_parallel(start: int, end: int, *, jobs: int, seconds: float | None = None) -> Tally:
-    """The same on several cores, for `seconds` at most."""
+def search_in_parallel(
+    start: int, end: int, *, jobs: int, seconds: float | None = None, draw_seed: Drawer = draw
+) -> Tally:
+    """The same on several cores, for `seconds` at most. What draws the seeds has to be known by a name."""
     deadline = None if seconds is None else time.time() + seconds
     if jobs <= 1:
-        return search(start, end, deadline=deadline)
+        return search(start, end, deadline=deadline, draw_seed=draw_seed)
     tally = Tally()
     with ProcessPoolExecutor(jobs) as pool:
-        for part in pool.map(_search_batch, _batches(start, end, deadline)):
+        for part in pool.map(partial(_search_batch, draw_seed), _batches(start, end, deadline)):
             tally.add(part)
     return tally
 
@@ -113,9 +116,11 @@ def _batches(start: int, end: int, deadline: float | None) -> Iterator[tuple[int
         yield first, min(first + BATCH, end), deadline
 
 
-def _search_batch(batch: tuple[int, int, float | None]) -> Tally:
+def _search_batch(draw_seed: Drawer, batch: tuple[int, int, float | None]) -> Tally:
     start, end, deadline = batch
-    return Tally() if deadline is not None and time.time() > deadline else search(start, end, deadline=deadline)
+    if deadline is not None and time.time() > deadline:
+        return Tally()
+    return search(start, end, deadline=deadline, draw_seed=draw_seed)
 
 
 def explain(found: Found, *, draw_seed: Drawer = draw) -> Report:

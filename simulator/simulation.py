@@ -22,8 +22,8 @@ from angos.sansio.http.message import (
     Response,
     Slices,
 )
+from angos.simulator.asking import Asking
 from angos.simulator.choices import Calm, Choices
-from angos.simulator.injection import Injection
 from angos.simulator.oracle.access import AccessOracle
 from angos.simulator.oracle.history import Answer
 from angos.simulator.oracle.violation import Violation
@@ -36,7 +36,7 @@ from angos.simulator.world.people import PEOPLE
 from angos.simulator.world.scripts import play
 
 
-class Simulation(Injection):
+class Simulation(Asking):
     """One run. `run` plays it to its end and gives the violation that was found, if any."""
 
     def __init__(
@@ -52,6 +52,7 @@ class Simulation(Injection):
         """Told of every answer, for whoever wants to compare it with something."""
         self.shared = Shared()
         self._config = scenario.registry_config
+        self.troubled = self.littered = bool(scenario.quirks)
         self._access = AccessOracle() if self.world.private is not None else None
 
     def run(self) -> Violation | None:
@@ -95,7 +96,7 @@ class Simulation(Injection):
 
     def look_around(self) -> None:
         """The end of a run: on a disk a power cut at rest; then everything is read once more, and the oracle judges."""
-        faulty = bool(self.fired)
+        faulty = self.littered
         if self.world.disk is not None and "crash" in self.scenario.faults:
             self.cut_power(at_rest=True)
             faulty = True
@@ -113,6 +114,8 @@ class Simulation(Injection):
         temporaries = self.world.disk.disk.temporaries() if self.world.disk is not None else []
         leases = self.world.leases.held(self.world.clock.now_ms)
         self.invariants.at_rest(leases, temporaries, faulty=faulty)
+        if self.world.s3 is not None:
+            self.invariants.bucket_at_rest(self.world.s3.bucket.uploads, self.scenario.quirks, faulty=faulty)
 
     def _play_in_peace(self, acts: tuple[Act, ...], name: str) -> None:
         if acts:
@@ -125,7 +128,7 @@ class Simulation(Injection):
 
     def _finished(self, exchange: Exchange, value: Any) -> None:
         answer = self._answer_of(value)
-        faulty = bool(self.fired)
+        faulty = self.troubled
         if self._access is not None:
             # Time may pass while somebody else asks a provider: to those who wait that is an outage.
             faulty = faulty or self.world.leases.waited_in_vain
@@ -163,6 +166,7 @@ class Simulation(Injection):
             if lost and self._faults_left:
                 self._faults_left -= 1
                 self.fired["lost_answer"] += 1
+                self.troubled = self.littered = True
                 answer = None
         if self.timeline is not None:
             self.timeline.answered(self.steps, self.world.clock.now_ms, exchange.client.name, exchange.call, answer)
@@ -170,7 +174,8 @@ class Simulation(Injection):
         if self.on_answer is not None:
             self.on_answer(call, answer)
         self.invariants.told(call, answer, exchange.called, self.steps)
-        self.history.add(call.intents, exchange.called, self.steps, answer, exchange.client.name)
+        client = exchange.client.name
+        self.history.add(call.intents, exchange.called, self.steps, answer, client, again=exchange.arrives_late)
         self._take_answer(exchange.client, answer)
 
     def _take_answer(self, client: Client, answer: Answer | None, *, first: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from angos.sansio.effects import Effect, Together
 from angos.sansio.operation import Operation
+from angos.simulator.world.carrying import Carrying
 from angos.simulator.world.client import Act, Call, Script
 from angos.simulator.world.directory import RunningPlan
 from angos.simulator.world.people import PEOPLE
@@ -34,6 +35,8 @@ class Exchange:
     called: int = 0
     effects: int = 0
     faulty: bool = False
+    arrives_late: bool = False
+    """Something that it creates may be created once more, after its answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +70,8 @@ class Task:
     repeat: Any = None
     """The reply of the first of two applications, or one that takes its time, in a tuple."""
     plan: RunningPlan | None = None
+    carrying: Carrying | None = None
+    """The effect, in the middle of its requests to a bucket."""
     doom: tuple[str, int] | None = None
     """What happens to the plan, and after how many steps."""
 

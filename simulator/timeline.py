@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from angos.sansio.effects import Effect
+from angos.sansio.steps import Step
 from angos.sansio.trace import encode_effect, encode_outcome
 from angos.simulator.oracle.history import Answer
 from angos.simulator.world.client import Call
@@ -14,7 +15,7 @@ from angos.simulator.world.clock import START_MS
 
 @dataclass(slots=True)
 class Entry:
-    """One line. `what` is one of: sent, issue, fault, apply, fail, answer, note."""
+    """One line. `what` is one of: sent, issue, ask, fault, apply, fail, answer, note."""
 
     step: int
     at_ms: int
@@ -48,6 +49,11 @@ class Timeline:
     def applied(self, task: str, reply: object) -> None:
         """An effect was applied and answered."""
         self._add(self._step, None, task, "apply", {"reply": encode_outcome(reply)})
+
+    def asked(self, step: int, now_ms: int, task: str, request: Step[Any], told: str) -> None:
+        """A request was sent to a bucket, and this is what came of it."""
+        key = getattr(request, "key", getattr(request, "prefix", ""))
+        self._add(step, now_ms, task, "ask", {"request": type(request).__name__, "told": told, "of": key})
 
     def failed(self, task: str, error: BaseException) -> None:
         """An effect failed."""

@@ -23,6 +23,7 @@ from angos.sansio.effects import (
     VerifyOwnToken,
     VerifyToken,
 )
+from angos.sansio.steps import Step
 from angos.simulator.choices import Choices
 from angos.simulator.tasks import Task
 from angos.simulator.world.clock import Clock
@@ -30,8 +31,8 @@ from angos.simulator.world.clock import Clock
 PRIVATE = frozenset({DrawId, ReadBody, SignToken, SignUrl, Tell, Together, VerifyOwnToken, VerifyToken})
 """Nobody else can tell when they happen: no other task need come before."""
 
-Late = tuple[Effect[Any], str]
-"""An effect that is applied some time after its process was told "unavailable"."""
+Late = tuple[Effect[Any] | Step[Any], str]
+"""An effect, or a request to a bucket, that is applied some time after its process was told that there is no answer."""
 
 
 class Turns(ABC):
@@ -71,8 +72,8 @@ class Turns(ABC):
         self._asleep = [task for task in self._asleep if id(task) not in gone]
 
     @abstractmethod
-    def _apply_late(self, effect: Effect[Any], process: str) -> None:
-        """An effect arrives whose process was told long ago that it is not coming."""
+    def _apply_late(self, effect: Effect[Any] | Step[Any], process: str) -> None:
+        """Something arrives whose process was told long ago that it is not coming."""
 
     def _choose(self) -> Task | None:
         """The task that goes on. None when something else has happened: a late effect, or time has passed."""

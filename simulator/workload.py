@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Literal
 
 from angos.simulator.choices import Choices, Prioritised, Seeded
-from angos.simulator.faults import ACCESS_FAULTS, FAULTS
-from angos.simulator.scenario import Scenario
+from angos.simulator.faults import ACCESS_FAULTS, FAULTS, REQUEST_FAULTS
+from angos.simulator.scenario import Scenario, StoreKind
 from angos.simulator.world.client import FORMS, Act
 from angos.simulator.world.images import NAMESPACES, TAGS
 from angos.simulator.world.people import PEOPLE
+from angos.simulator.world.quirks import UNTRUSTED
 from angos.simulator.world.scripts import SCRIPTS
 
 UPLOADING = (
@@ -29,7 +29,7 @@ NAMING = ("push_image", "put_manifest", "delete_manifest", "delete_tag", "pull",
 MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(set(SCRIPTS) - {"restore_tag"})))
 """What came later is left out, so that the seeds stay what they were."""
 
-STORAGE_FAULTS = tuple(name for name in FAULTS if name not in ACCESS_FAULTS)
+STORAGE_FAULTS = tuple(name for name in FAULTS if name not in (*ACCESS_FAULTS, *REQUEST_FAULTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,7 @@ class Seed:
         return Prioritised(self.number, interruptions=self.interruptions, fault_rate=self.fault_rate)
 
 
-def draw(
-    number: int, *, store: Literal["bucket", "disk"] | None = None, faults: bool = True, private: bool = False
-) -> Seed:
+def draw(number: int, *, store: StoreKind | None = None, faults: bool = True, private: bool = False) -> Seed:
     """The run of this number, the same everywhere."""
     random = Random(f"scenario {number}")
     chance = random.random
@@ -95,7 +93,23 @@ def draw(
         scenario = _private(scenario, random, faults=faults)
     rate = random.choice((0.01, 0.03, 0.1))
     scenario = replace(scenario, redirects=chance() < 0.3)
+    if store == "s3" or (store is None and scenario.store == "bucket" and chance() < 0.25):
+        scenario = _in_requests(scenario, random, faults=faults)
     return Seed(number, scenario, rate, interruptions)
+
+
+def _in_requests(scenario: Scenario, random: Random, *, faults: bool) -> Scenario:
+    """The same, on S3: with more faults, as each of them is smaller."""
+    chosen = tuple(name for name in REQUEST_FAULTS if random.random() < 0.5) if faults else ()
+    quirks = (random.choice(UNTRUSTED),) if random.random() < 0.05 else ()
+    return replace(
+        scenario,
+        store="s3",
+        faults=scenario.faults + chosen,
+        faults_max=scenario.faults_max + random.randint(1, 4) if scenario.faults + chosen else 0,
+        quirks=quirks,
+        tried_out=not quirks and random.random() < 0.9,
+    )
 
 
 def _private(scenario: Scenario, random: Random, *, faults: bool) -> Scenario:

@@ -3,8 +3,8 @@
 What the core relies on, and what gives it here: a key is created at most once (``If-None-Match: *``), what was answered
 is durable, and a listing shows everything that was answered before it began. Three rules:
 
-1. A creation carries the name of its writer. When an attempt had no answer and the next one finds an object in its way,
-   the writer tells whose it is.
+1. A creation carries the name of its writer. When it finds an object in its way, the writer tells whose it is: an
+   attempt before it may have had no answer, and something on the way may have sent the request twice.
 2. A blob is made of parts only when all of them were found with their sizes, and a part that vanishes on the way ends
    the work without an object: an object never has fewer bytes than its parts.
 3. Of an upload the key of its session is removed first, and alone, because a batch is removed in no order.
@@ -123,9 +123,8 @@ async def create(key: str, value: bytes) -> bool:
     """Make these bytes the object unless there is one. True if this call did it."""
     writer = await DrawWriter()
     outcome = await Put(key, (value,), writer)
-    if outcome.done or not outcome.again:
-        return outcome.done
-    # Perhaps it is our own earlier attempt, whose answer was lost, that is in the way of this one.
+    if outcome.done:
+        return True
     found = await Head(key)
     return found is not None and found.writer == writer
 

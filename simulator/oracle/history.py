@@ -77,8 +77,18 @@ class History:
         self.registers: dict[Register, list[Event]] = {}
         self._immutable_tags = immutable_tags
 
-    def add(self, intents: tuple[Intent, ...], called: int, returned: int, answer: Answer | None, who: str) -> None:
-        """A request has ended with this answer; None: the client was never told."""
+    def add(
+        self,
+        intents: tuple[Intent, ...],
+        called: int,
+        returned: int,
+        answer: Answer | None,
+        who: str,
+        *,
+        again: bool = False,
+    ) -> None:
+        """A request has ended with this answer; None: the client was never told. With `again`, an attempt to create
+        what it creates is still on its way: what has no time in its name may be there once more."""
         for intent in intents:
             if intent.kind == "keep":
                 if self.wanted(intent.register, ("set",)):
@@ -88,6 +98,8 @@ class History:
             events = _events(intent, called, returned, answer, who)
             if self._immutable_tags and intent.register[0] == "tag":
                 events = self._add_claims(intent, events, answer)
+            if again and intent.kind == "set" and intent.register[0] != "tag":
+                events = [*events, Event("set", intent.value, called, math.inf, False, who)]
             for event in events:
                 self.registers.setdefault(intent.register, []).append(event)
 

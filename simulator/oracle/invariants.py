@@ -7,6 +7,7 @@ operations: whether a manifest is complete is found by reading keys.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import lru_cache
 
 from angos.sansio import layout
@@ -22,6 +23,7 @@ from angos.simulator.oracle.violation import Violation, Visible
 from angos.simulator.world.bodies import hexdigest
 from angos.simulator.world.calls import blob_digests, read_call
 from angos.simulator.world.client import Call
+from angos.simulator.world.quirks import UNTRUSTED
 
 EFFECTS_MAX = 150
 """Of one request in these small worlds, fan-out included. A loop that does not end shows here first."""
@@ -193,6 +195,17 @@ class Invariants:
         if not faulty:
             self._check_names(records)
             self._uploads.at_rest()
+
+    def bucket_at_rest(self, pieces: Collection[str], quirks: tuple[str, ...], *, faulty: bool) -> None:
+        """No multipart upload is left; and nothing but tries in a bucket that cannot be trusted."""
+        if pieces and not faulty:
+            raise Violation(
+                "pieces left", f"nobody works, and {len(pieces)} multipart uploads are neither done nor gone"
+            )
+        if any(quirk in UNTRUSTED for quirk in quirks):
+            kept = [key for key in self._store.names("") if not key.startswith(layout.PROBES_PREFIX)]
+            if kept:
+                raise Violation("kept in vain", f"{kept[0]} was written to a bucket that cannot be trusted with it")
 
     def _check_names(self, records: list[Record]) -> None:
         """No tag and no referrer record names a manifest that was deleted. A crash may leave such a name behind."""

@@ -47,7 +47,9 @@ class Limits:
     piece_bytes_min: int = 5 << 20
     """Of all pieces of an object but the last."""
     piece_bytes_max: int = 5 << 30
-    """Of a piece, of what is put as a whole, and of what can be copied at once."""
+    """Of a piece, and of what can be copied at once."""
+    put_bytes_max: int = 5 << 30
+    """Of what is put as a whole."""
     pieces_max: int = 10_000
     listing_max: int = 1000
     deletions_max: int = 1000
@@ -127,7 +129,7 @@ class Bucket:
 
     def _put(self, request: Put) -> bool:
         content = self._join(request.content)
-        self._check(len(content) <= self.limits.piece_bytes_max, "EntityTooLarge")
+        self._check(len(content) <= self.limits.put_bytes_max, "EntityTooLarge")
         if request.writer is not None and request.key in self.objects:
             return False
         self._store(request.key, content, request.writer)

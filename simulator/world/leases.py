@@ -34,7 +34,7 @@ class Leases:
         return 0 if self.always_granted or name not in self._held else self._held[name][1]
 
     def ask(self, effect: AcquireLease, *, give_up_ms: int, now_ms: int) -> str | Wait | None:
-        """`AcquireLease`, on behalf of somebody who waits until `give_up_ms` at most: its reply, or how long to wait."""
+        """`AcquireLease`, for somebody who waits until `give_up_ms` at most: its reply, or how long to wait."""
         free_at_ms = self.free_at_ms(effect.name)
         if free_at_ms <= now_ms:
             return self.acquire(effect.name, until_ms=now_ms + int(effect.seconds * 1000))

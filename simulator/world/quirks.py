@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,7 @@ from angos.simulator.world.bucket import Bucket, Pieces
 QUIRKS: dict[str, str] = {
     "overwrites": "takes no notice of If-None-Match",
     "races": "of writers who meet, every second one is told that it created the key",
-    "late listing": "does not list what was created last",
+    "late listing": "does not list what was created last below a prefix",
     "keeps": "answers that keys are gone which are not",
     "forgets": "keeps nothing of an object but its name",
     "has everything": "has an object under every key",
@@ -44,6 +45,9 @@ QUIRKS: dict[str, str] = {
 }
 """By name, for people."""
 
+UNTRUSTED = ("overwrites", "races", "late listing", "keeps", "forgets")
+"""Those that are found out before anything is kept, and with which nothing ever is."""
+
 HOUR_MS = 3600_000
 
 
@@ -54,8 +58,9 @@ class QuirkyBucket(Bucket):
         super().__init__(*args, **more)
         self.quirks = frozenset(quirks)
         assert self.quirks <= QUIRKS.keys(), "a closed vocabulary"
-        self._conflicts = 0
-        self._newest = ""
+        self._conflicts: Counter[str] = Counter()
+        self._order: dict[str, int] = {}
+        self._stored = 0
 
     def _get(self, request: Get) -> bytes | None:
         return b"" if "has everything" in self.quirks else super()._get(request)
@@ -73,13 +78,14 @@ class QuirkyBucket(Bucket):
             if "overwrites" in self.quirks:
                 super()._put(Put(request.key, request.content))
                 return True
-            self._conflicts += 1
-            return "races" in self.quirks and self._conflicts % 2 == 0
+            self._conflicts[request.key] += 1
+            return "races" in self.quirks and self._conflicts[request.key] % 2 == 0
         return super()._put(request)
 
     def _store(self, key: str, content: Any, writer: str | None) -> None:
         super()._store(key, b"" if "forgets" in self.quirks else content, writer)
-        self._newest = key
+        self._stored += 1
+        self._order[key] = self._stored
 
     def _copy(self, request: Copy) -> bool:
         copied = super()._copy(request)
@@ -101,7 +107,8 @@ class QuirkyBucket(Bucket):
         listed = super().page(request, limit)
         keys = listed.keys
         if "late listing" in self.quirks:
-            keys = tuple(each for each in keys if request.prefix + each[0] != self._newest)
+            newest = max(self.names(request.prefix), key=self._order.__getitem__, default="")
+            keys = tuple(each for each in keys if request.prefix + each[0] != newest)
         if "unsorted" in self.quirks:
             keys = tuple(sorted(keys, key=lambda each: each[0].lower()))
         return Listed(keys, listed.folders, listed.next_token)

@@ -10,6 +10,7 @@ from angos.simulator.world.clock import Clock
 from angos.simulator.world.directory import DirectoryWorld
 from angos.simulator.world.leases import Leases
 from angos.simulator.world.private import PrivateWorld
+from angos.simulator.world.s3 import S3World
 from angos.simulator.world.store import KeyWorld
 
 ADDRESS = "https://store.example/"
@@ -25,12 +26,22 @@ class World:
         self.leases = Leases(always_granted=scenario.leases_granted)
         self.bodies: dict[int, ArrivingBody] = {}
         self.disk: DirectoryWorld | None = None
+        self.s3: S3World | None = None
         self.private = PrivateWorld(self.clock, self.replicas) if scenario.access == "private" else None
         self._ids = 0
-        self.store: KeyWorld | DirectoryWorld
+        self.store: KeyWorld | DirectoryWorld | S3World
         if scenario.store == "disk":
             self.disk = DirectoryWorld(self.clock, self.bodies, exports_hash_states=scenario.hash_states)
             self.store = self.disk
+        elif scenario.store == "s3":
+            self.s3 = S3World(
+                self.clock,
+                self.bodies,
+                exports_hash_states=scenario.hash_states,
+                quirks=scenario.quirks,
+                tried_out=scenario.tried_out and not scenario.quirks,
+            )
+            self.store = self.s3
         else:
             self.store = KeyWorld(self.clock, self.bodies, exports_hash_states=scenario.hash_states)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from angos.sansio.effects import (
     DiscardPart,
     DiscardUpload,
     Effect,
+    EffectError,
     HashKey,
     HashParts,
     ListFolders,
@@ -29,6 +31,7 @@ from angos.sansio.effects import (
     StorageCorrupt,
 )
 from angos.sansio.layout import parse_blob_key
+from angos.sansio.steps import Step
 from angos.simulator.choices import Choices
 from angos.simulator.world.bodies import continued, hexdigest
 from angos.simulator.world.bucket import Bucket, Limits
@@ -68,7 +71,7 @@ class S3World:
         quirks: Iterable[str] = (),
         tried_out: bool = True,
     ) -> None:
-        """Without `tried_out`, each process tries the bucket out before it creates a key for the first time."""
+        """Without `tried_out`, each process tries the bucket out before it writes for the first time."""
         self._clock = clock
         self._bodies = bodies
         self._exported = exports_hash_states
@@ -89,6 +92,11 @@ class S3World:
     def apply(self, effect: Effect[Any], process: str) -> Any:
         """See `Store`: all requests at once."""
         return self.carry_out(effect, process).run()
+
+    def take_quietly(self, request: Step[Any]) -> None:
+        """Apply a request whose answer nobody gets."""
+        with suppress(EffectError):
+            self.bucket.take(request)
 
     def get(self, key: str) -> bytes | None:
         """See `Store`."""
@@ -123,14 +131,22 @@ class S3World:
             raise StorageCorrupt(f"the stored bytes of {digest} have another digest")
         return value
 
-    async def _create_keys(self, effect: CreateKeys, process: str) -> tuple[bool, ...]:
+    async def _ensure_tried(self, process: str) -> None:
         if not self._tried_out and process not in self._trusting:
             await ensure(self.terms, self._clock.now_ms)
             self._trusting.add(process)
+
+    async def _create_keys(self, effect: CreateKeys, process: str) -> tuple[bool, ...]:
+        await self._ensure_tried(process)
         return await plans.create_keys(effect, self.terms)
 
-    async def _stage_body(self, effect: StageBody) -> Staged:
+    async def _promote_parts(self, effect: PromoteParts, process: str) -> bool:
+        await self._ensure_tried(process)
+        return await plans.promote_parts(effect, self.terms)
+
+    async def _stage_body(self, effect: StageBody, process: str) -> Staged:
         """A part is one object. A body that is longer than one piece is sent in pieces."""
+        await self._ensure_tried(process)
         content, whole = self._bodies[effect.body].receive(effect.size_max)
         key, size = plans.part_key(effect.upload, effect.part), self.terms.piece_bytes_min
         if len(content) <= size:
@@ -160,9 +176,9 @@ PLANNED: dict[type[Effect[Any]], Callable[[S3World, Any, str], Coroutine[Any, An
     DeleteKeys: lambda world, effect, _: plans.delete_keys(effect, world.terms),
     HashKey: lambda world, effect, _: plans.hash_key(effect),
     CopyKey: lambda world, effect, _: plans.copy_key(effect, world.terms),
-    StageBody: lambda world, effect, _: world._stage_body(effect),
+    StageBody: lambda world, effect, process: world._stage_body(effect, process),
     HashParts: lambda world, effect, _: plans.hash_parts(effect, world.terms),
-    PromoteParts: lambda world, effect, _: plans.promote_parts(effect, world.terms),
+    PromoteParts: lambda world, effect, process: world._promote_parts(effect, process),
     DiscardPart: lambda world, effect, _: plans.discard_part(effect),
     DiscardUpload: lambda world, effect, _: plans.discard_upload(effect, world.terms),
 }

@@ -66,7 +66,7 @@ class S3Store:
         self._stats = RememberedStats()
         self._trying = Lock()
         self.tried = False
-        """The bucket is known to do what the registry relies on. Otherwise the first creation of a key finds it out."""
+        """The bucket is known to do what the registry relies on. Otherwise the first write finds it out."""
 
     def follow(self, options: S3Options) -> None:
         """Ask from now on like this: with other keys, sizes or times. The bucket stays the one that it was."""
@@ -131,11 +131,12 @@ class S3Store:
 
     async def create_keys(self, effect: CreateKeys) -> tuple[bool, ...]:
         """`CreateKeys`."""
-        if not self.tried:
-            await self._try_out()
+        await self._ensure_tried()
         return await carry_out(self._bucket, plans.create_keys(effect, self._bucket.terms))
 
-    async def _try_out(self) -> None:
+    async def _ensure_tried(self) -> None:
+        if self.tried:
+            return
         async with self._trying:
             if not self.tried:
                 await carry_out(self._bucket, ensure(self._bucket.terms, SystemClock().read(ReadClock())))
@@ -153,10 +154,12 @@ class S3Store:
 
     async def stage_body(self, effect: StageBody, body: Body) -> Staged:
         """`StageBody`. A part of an upload is one object, whatever its size."""
+        await self._ensure_tried()
         return await staging.stage(self._bucket, plans.part_key(effect.upload, effect.part), effect, body)
 
     async def promote_parts(self, effect: PromoteParts) -> bool:
         """`PromoteParts`."""
+        await self._ensure_tried()
         return await carry_out(self._bucket, plans.promote_parts(effect, self._bucket.terms))
 
     async def discard_part(self, effect: DiscardPart) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -215,7 +216,11 @@ def test_a_store_that_is_away_is_tried_out_by_the_first_write(start: Start, prox
     proxy.rule = without_conditions
     assert push_status(registry) == (503, "5")
     assert "nothing is written to bucket images" in registry.log
+    with registry.client() as client:  # its bytes come before its first key
+        digest = f"sha256:{hashlib.sha256(b'content').hexdigest()}"
+        assert client.post(f"/v2/some/image/blobs/uploads/?digest={digest}", b"content").status == 503
     assert not proxy.about("v2/repositories/", "PUT")
+    assert not proxy.about("v2/blobs/", "PUT")
     proxy.rule = lambda _: None
     push(registry)
 

@@ -296,6 +296,22 @@ def test_a_creation_whose_answer_was_lost_is_known_by_its_writer(*, used: bool) 
         assert ask(server, *before, CreateKeys(((KEY, b""),)))[-1] == (False,)
 
 
+def test_a_creation_that_something_on_the_way_sends_twice_is_known_by_its_writer() -> None:
+    """A proxy that gets no answer in time sends a PUT again by itself, and tells of the second one."""
+    writers: list[str] = []
+
+    def serve(asked: Asked) -> Said:
+        if asked.line.startswith("HEAD"):
+            date = "Last-Modified: Fri, 24 May 2013 00:00:00 GMT"
+            return said(b"", "200 OK", date, f"x-amz-meta-angos-writer: {writers[0]}")
+        writers.extend(asked.values("x-amz-meta-angos-writer"))
+        return refused("412 Precondition Failed", "PreconditionFailed")
+
+    with ScriptedServer(serve) as server:
+        assert ask(server, CreateKeys(((KEY, b""),))) == [(True,)]
+        assert ask(server, CreateKeys(((KEY, b""),))) == [(False,)], "it was made by the one before"
+
+
 def test_a_conflict_with_another_request_settles_nothing_and_is_tried_again() -> None:
     answers = script(refused("409 Conflict", "ConditionalRequestConflict"), said())
     with ScriptedServer(lambda _: next(answers)) as server:

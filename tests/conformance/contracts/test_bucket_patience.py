@@ -59,6 +59,7 @@ def do(server: ScriptedServer, *effects: tuple[Effect[Any], Sent | None], **opti
 
     async def all_of_them() -> list[Any]:
         store = S3Store(options_of(server, **options))
+        store.tried = True  # scripts are about what the effects ask
         services = Services(store, store, LocalLeases(), SystemClock(), SystemEntropy())
         replies: list[Any] = []
         for effect, sent in effects:

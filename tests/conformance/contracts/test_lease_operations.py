@@ -66,6 +66,9 @@ class World(Scheduler):
     def _strike(self, task: Task, effect: Effect[Any], fault: str) -> None:
         raise AssertionError(fault)
 
+    def _ask(self, task: Task, effect: Effect[Any]) -> None:
+        raise AssertionError(effect)
+
     def _end_processes(self, task: Task, fault: str) -> None:
         raise AssertionError(fault)
 

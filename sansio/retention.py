@@ -25,9 +25,12 @@ from angos.sansio.oci.reference import Namespace, Tag
 
 MIN_AGE_SECONDS: Final = 3600.0
 
+PREFIXES_MAX: Final = 100
+"""For how many beginnings of tags the rules of a run may ask. Counting for each of them takes a look at every tag."""
+
 NOW: Final = "now()"
-RANK: Final = "top_pushed()"
-"""Variables that no rule can name; the functions of these names read them."""
+RANKING: Final = "top_pushed()"
+"""Variables that no rule can name; the functions read them."""
 
 
 def _seconds(name: str, factor: int) -> Callable[..., Any]:
@@ -48,7 +51,18 @@ def _bounded(value: int) -> int:
 def _top_pushed(variables: Mapping[str, Any], count: Any) -> bool:
     if type(count) is not int:
         raise EvaluationError("top_pushed takes a whole number")
-    rank = variables[RANK]
+    return _is_among_the_newest(variables, count, "")
+
+
+def _top_pushed_with_prefix(variables: Mapping[str, Any], prefix: Any, count: Any) -> bool:
+    if type(prefix) is not str or type(count) is not int:
+        raise EvaluationError("top_pushed_with_prefix takes a text and a whole number")
+    return _is_among_the_newest(variables, count, prefix)
+
+
+def _is_among_the_newest(variables: Mapping[str, Any], count: int, prefix: str) -> bool:
+    ranking: _Ranking = variables[RANKING]
+    rank = ranking.ranks(prefix).get(variables["image"]["tag"])
     return rank is not None and rank < count
 
 
@@ -58,6 +72,7 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "hours": _seconds("hours", 3600),
     "minutes": _seconds("minutes", 60),
     "top_pushed": _top_pushed,
+    "top_pushed_with_prefix": _top_pushed_with_prefix,
 }
 """What rules can call beside the functions of the language."""
 
@@ -151,20 +166,32 @@ def judge(
     """The verdict on each tag of one repository, all of which are given, in their order."""
     if not rules:
         return tuple(Verdict(facts, "no rules") for facts in tags)
-    ranks = _ranks(tags)
-    return tuple(_judge(facts, ranks.get(facts.tag), rules, now_ms, min_age_ms) for facts in tags)
+    ranking = _Ranking(tags)
+    return tuple(_judge(facts, ranking, rules, now_ms, min_age_ms) for facts in tags)
 
 
-def _ranks(tags: Iterable[TagFacts]) -> dict[Tag, int]:
+class _Ranking:
     """How many tags were pushed later, of those that are ranked. Tags of one moment are ranked by name, so that two
     runs agree."""
-    ranked = [(pushed_ms, facts.tag) for facts in tags if (pushed_ms := facts.pushed_ms) is not None]
-    belonging = {facts.tag for facts in tags if facts.has_subject}
-    ranked.sort(key=lambda entry: (-entry[0], entry[1]))
-    return {tag: rank for rank, tag in enumerate(tag for _, tag in ranked if tag not in belonging)}
+
+    def __init__(self, tags: Iterable[TagFacts]) -> None:
+        dated = ((facts.pushed_ms, facts.tag.name) for facts in tags if not facts.has_subject)
+        ranked = sorted((-pushed_ms, name) for pushed_ms, name in dated if pushed_ms is not None)
+        self._newest_first = [name for _, name in ranked]
+        self._known: dict[str, dict[str, int]] = {}
+
+    def ranks(self, prefix: str) -> dict[str, int]:
+        """Of the tags that begin with this, counted among them."""
+        known = self._known.get(prefix)
+        if known is None:
+            if len(self._known) >= PREFIXES_MAX:
+                raise EvaluationError(f"rules ask for more than {PREFIXES_MAX} beginnings of tags")
+            names = (name for name in self._newest_first if name.startswith(prefix))
+            known = self._known[prefix] = {name: rank for rank, name in enumerate(names)}
+        return known
 
 
-def _judge(facts: TagFacts, rank: int | None, rules: Sequence[RetentionRule], now_ms: int, min_age_ms: int) -> Verdict:
+def _judge(facts: TagFacts, ranking: _Ranking, rules: Sequence[RetentionRule], now_ms: int, min_age_ms: int) -> Verdict:
     if facts.event is None:
         return Verdict(facts, "unreadable")
     if facts.has_subject:
@@ -177,7 +204,7 @@ def _judge(facts: TagFacts, rank: int | None, rules: Sequence[RetentionRule], no
     variables = {
         "image": {"tag": facts.tag.name, "pushed_at": pushed_ms // 1000},
         NOW: now_ms // 1000,
-        RANK: rank,
+        RANKING: ranking,
     }
     for rule in rules:
         try:

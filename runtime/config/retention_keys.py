@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 VARIABLES = {"image": ("tag", "pushed_at", "last_pulled_at")}
 """What rules may name."""
-FUNCTIONS = {"now": 0, "days": 1, "hours": 1, "minutes": 1, "top_pushed": 1, "top_pulled": 1}
+FUNCTIONS = {
+    "now": 0,
+    "days": 1,
+    "hours": 1,
+    "minutes": 1,
+    "top_pushed": 1,
+    "top_pushed_with_prefix": 2,
+    "top_pulled": 1,
+}
 """What they may call beside the functions of the language, with the number of arguments."""
 
 

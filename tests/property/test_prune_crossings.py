@@ -214,6 +214,37 @@ def test_pushes_of_an_immutable_tag_agree_while_it_is_pruned(
         assert world.run(Operation(resolve_tag(NAMESPACE, TAG))) in acknowledged
 
 
+def test_retention_and_immutable_tags_are_at_peace() -> None:
+    """An immutable tag goes when its time has come, and can be pushed anew with whatever there is then."""
+    push = Push(NEW, config=RegistryConfig(immutable_tags=True))
+    world = old_world(push)
+    assert world.send("PUT", "/v2/a/manifests/v1", TYPE, NEW).status == 409
+    done: Pruned = world.run(Operation(prune(MONTH)))
+    assert [judged.outcome for judged in done.tags] == ["deleted"]
+    assert world.send("PUT", "/v2/a/manifests/v1", TYPE, NEW).status == 201
+    assert world.send("PUT", "/v2/a/manifests/v1", TYPE, OLD).status == 409
+
+
+def test_another_manifest_for_an_immutable_tag_is_refused_or_stands_in_every_order() -> None:
+    push = Push(NEW, config=RegistryConfig(immutable_tags=True))
+    seen = set()
+    for first, second, third, fourth in schedules(push):
+        world = old_world(push)
+        crossing = crossing_of(world, push)
+        for number, effects in ((0, first), (1, second), (0, third - first), (1, fourth - second)):
+            crossing.advance(number, effects)
+        crossing.kill(1)
+        crossing.advance(0)
+        status = crossing.results[0].status if 0 in crossing.results else 409
+        seen.add(status)
+        answer = world.send("GET", "/v2/a/manifests/v1")
+        if status == 201:
+            assert answer.body == NEW
+        else:
+            assert answer.status == 404 or answer.body == OLD
+    assert seen == {201, 409}
+
+
 def test_a_deletion_that_cannot_be_written_is_told_and_the_tag_stays() -> None:
     """Bug class 49."""
     world = old_world(Push(OLD))
@@ -243,7 +274,7 @@ def test_nothing_is_done_while_another_run_is_going_on() -> None:
 
 
 def test_a_deletion_dated_by_the_clock_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def by_the_clock(namespace: Namespace, tag: Tag, event: layout.TagEvent, *_: Any) -> None:
+    async def by_the_clock(namespace: Namespace, tag: Tag, event: layout.TagEvent, *_: str | None) -> None:
         await tags._write_event(namespace, tag, layout.TagEvent(await ReadClock(), "del", event.digest), b"")
 
     monkeypatch.setattr(tags, "_take_back", by_the_clock)
@@ -254,10 +285,10 @@ def test_a_deletion_dated_by_the_clock_is_found(monkeypatch: pytest.MonkeyPatch)
 def test_a_push_of_the_same_that_is_no_event_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from angos.sansio import manifests
 
-    async def only_if_changed(namespace: Namespace, tag: Tag, digest: Digest, *_: Any) -> None:
+    async def only_if_changed(namespace: Namespace, tag: Tag, digest: Digest, by: str | None) -> None:
         if await resolve_tag(namespace, tag) != digest:
-            await set_tag(namespace, tag, digest)
+            await set_tag(namespace, tag, digest, by)
 
     monkeypatch.setattr(manifests, "set_tag", only_if_changed)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"an acknowledged push was lost|counts as old"):
         test_a_push_stands_in_every_order_and_wherever_the_pruner_is_killed("the same manifest")

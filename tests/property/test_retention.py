@@ -120,6 +120,28 @@ def test_of_tags_pushed_at_once_the_same_ones_are_the_newest_every_time() -> Non
     assert judged(tags[::-1], top(2)) == ["d", "c"]
 
 
+def test_the_newest_are_counted_among_those_that_begin_alike() -> None:
+    tags = [facts(f"{kind}-{age}", age) for kind in ("dev", "v") for age in (1, 2, 3)] + [facts("d", 0.5)]
+
+    def with_prefix(prefix: object, count: object) -> RetentionRule:
+        return rule(lambda variables: FUNCTIONS["top_pushed_with_prefix"](variables, prefix, count))
+
+    assert judged(tags, with_prefix("dev-", 2)) == ["dev-3", "v-1", "v-2", "v-3", "d"]
+    assert judged(tags, with_prefix("dev-", 1), with_prefix("v-", 2)) == ["dev-2", "dev-3", "v-3", "d"]
+    assert judged(tags, with_prefix("", 3)) == judged(tags, top(3))
+    assert judged(tags, with_prefix("x", 3)) == [str(one.tag) for one in tags]
+    for wrong in (with_prefix(3, 3), with_prefix("dev-", "3"), with_prefix(None, None)):
+        assert judged(tags, wrong) == []
+
+
+def test_a_rule_that_counts_for_every_tag_apart_fails_and_keeps_before_it_takes_for_ever() -> None:
+    tags = [facts(f"t{number:04}", 5) for number in range(500)]
+    each = rule(lambda variables: not FUNCTIONS["top_pushed_with_prefix"](variables, variables["image"]["tag"], 1))
+    verdicts = judge(tags, [each], NOW_MS)
+    assert sum(verdict.goes for verdict in verdicts) == 100
+    assert verdicts[-1].problem == "rules ask for more than 100 beginnings of tags"
+
+
 def test_what_has_no_known_time_takes_no_place_among_the_newest() -> None:
     """Bug class 65: rankings counted what had no time, and kept or dropped the wrong ones."""
     tags = [TagFacts(Tag("lost"), None), TagFacts(Tag("undated"), TagEvent(-1, "set", DIGEST)), facts("a"), facts("b")]

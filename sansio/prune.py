@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from angos.sansio import layout
-from angos.sansio.effects import EffectError, ListFolders, ListKeys, Page, ReadClock, StatKey, Tell
+from angos.sansio.effects import EffectError, ListKeys, Page, ReadClock, StatKey, Tell
 from angos.sansio.errors import Invalid
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.reference import Namespace, Tag, parse_namespace
 from angos.sansio.progress import Passed, Progress, Removed
 from angos.sansio.retention import RetentionConfig, TagFacts, Verdict, judge, named_subject
 from angos.sansio.scopes import leased
-from angos.sansio.tags import newest_event, unset_event
+from angos.sansio.tags import newest_events, unset_event
 from angos.sansio.together import together
 
 WORK = "retention"
@@ -138,29 +138,20 @@ class _Run:
 
     async def _look_at_all(self, namespace: Namespace) -> tuple[list[TagFacts], str]:
         """The tags of the repository, or the reason why they are not known."""
-        facts: list[TagFacts] = []
         try:
-            after, more = "", True
-            while more:
-                page = await ListFolders(layout.tags_prefix(namespace), after)
-                tags = [tag for folder in page.names if (tag := layout.parse_tag_folder(folder)) is not None]
-                found = await together(self._look(namespace, tag) for tag in tags)
-                facts += [one for one in found if one is not None]
-                after, more = page.last, page.more
+            newest = await newest_events(namespace)
         except EffectError as error:
             return [], str(error)
-        return facts, ""
+        live = [(tag, event) for tag, event in newest.items() if event.kind == "set"]
+        return list(await together(self._look(namespace, tag, event) for tag, event in live)), ""
 
-    async def _look(self, namespace: Namespace, tag: Tag) -> TagFacts | None:
-        """None when the tag is deleted."""
-        event: TagEvent | None = None
+    async def _look(self, namespace: Namespace, tag: Tag, event: TagEvent) -> TagFacts:
+        subject = named_subject(tag)
+        if subject is None:
+            return TagFacts(tag, event)
         has_subject, problem = False, ""
         try:
-            event = await newest_event(namespace, tag)
-            if event is None or event.kind == "del":
-                return None
-            subject = named_subject(tag)
-            has_subject = subject is not None and await StatKey(layout.revision_key(namespace, subject)) is not None
+            has_subject = await StatKey(layout.revision_key(namespace, subject)) is not None
         except EffectError as error:
             problem = str(error)
         if problem:

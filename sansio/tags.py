@@ -63,6 +63,21 @@ async def newest_event(namespace: Namespace, tag: Tag) -> TagEvent | None:
     return winner(events)
 
 
+async def newest_events(namespace: Namespace) -> dict[Tag, TagEvent]:
+    """For every tag that there is or was, the event that decides what it is now; in the order of keys."""
+    newest: dict[Tag, TagEvent] = {}
+    after, more = "", True
+    while more:
+        page = await ListKeys(layout.tags_prefix(namespace), after, LISTED_MAX)
+        for name in page.names:
+            folder, _, event_name = name.partition("/")
+            tag, event = layout.parse_tag_folder(folder), layout.parse_tag_event(event_name)
+            if tag is not None and event is not None:
+                newest[tag] = max(newest.get(tag, event), event, key=_rank)
+        after, more = page.last, page.more
+    return newest
+
+
 async def resolve_tag(namespace: Namespace, tag: Tag) -> Digest | None:
     """The manifest that the tag names, None when there is no such tag."""
     event = await newest_event(namespace, tag)

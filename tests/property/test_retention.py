@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from angos.sansio.access.expression import EvaluationError
 from angos.sansio.access.expression_nodes import Constant
-from angos.sansio.effects import Effect, ListFolders, ListKeys, StorageUnavailable
-from angos.sansio.layout import TagEvent, tag_events_prefix
+from angos.sansio.effects import Effect, ListKeys, StatKey, StorageUnavailable
+from angos.sansio.layout import TagEvent, revision_key
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.operation import Operation
@@ -275,6 +275,18 @@ def test_every_live_tag_is_looked_at() -> None:
     assert named(run(world, NEVER, wanted=("b",))) == []
 
 
+def test_a_tag_of_many_events_is_as_old_as_its_newest_one() -> None:
+    """However the pages of the listing cut them."""
+    world = SimulatedRegistry()
+    for number in range(40):
+        for tag in ("a", "b.c", "b", "b-c"):
+            push(world, "a", tag, number % 3)
+            world.world.clock.now_ms += 1000
+    done = run(world, rule(lambda variables: variables["image"]["pushed_at"] > variables["now()"] - 4))
+    assert named(done) == ["a:a"]
+    assert sorted(named(done, goes=False)) == ["a:b", "a:b-c", "a:b.c"]
+
+
 def test_looking_changes_nothing() -> None:
     world = SimulatedRegistry()
     push(world, "a", "v1")
@@ -308,6 +320,9 @@ def test_a_signature_belongs_to_its_image_for_as_long_as_that_is_here() -> None:
     assert named(run(world, NEVER)) == [f"a:sha256-{image.hex}.sig"]
 
 
+SIGNATURE = f"sha256-{DIGEST.hex}.sig"
+
+
 class Failing(SimulatedRegistry):
     """Fails to answer some questions."""
 
@@ -319,26 +334,30 @@ class Failing(SimulatedRegistry):
         return super().perform(effect)
 
 
-def failing_on(prefix: str) -> Failing:
+def failing_on(*fails: str) -> Failing:
+    """Cannot list what begins so, or look at it."""
     world = Failing()
     for namespace in ("a", "b"):
-        for number, tag in enumerate(("v1", "v2", "v3")):
+        for number, tag in enumerate(("v1", "v2", SIGNATURE)):
             push(world, namespace, tag, number)
-    world.fails = lambda effect: isinstance(effect, ListFolders | ListKeys) and effect.prefix == prefix
+    world.fails = lambda effect: (
+        (isinstance(effect, ListKeys) and effect.prefix in fails)
+        or (isinstance(effect, StatKey) and effect.key in fails)
+    )
     return world
 
 
-def test_a_tag_that_cannot_be_read_costs_nothing_but_itself() -> None:
+def test_a_tag_about_which_something_cannot_be_read_costs_nothing_but_itself() -> None:
     """Bug classes 49 and 58: nothing is deleted because something could not be read, and the rest goes on."""
-    done = run(failing_on(tag_events_prefix(Namespace("a"), Tag("v2"))), NEVER)
-    assert named(done) == ["a:v1", "a:v3", "b:v1", "b:v2", "b:v3"]
-    assert named(done, goes=False) == ["a:v2"]
+    done = run(failing_on(revision_key(Namespace("a"), DIGEST)), NEVER)
+    assert named(done) == ["a:v1", "a:v2", f"b:{SIGNATURE}", "b:v1", "b:v2"]
+    assert named(done, goes=False) == [f"a:{SIGNATURE}"]
     assert done.passed == 1
 
 
 def test_a_repository_whose_tags_cannot_be_listed_is_passed_over() -> None:
     done = run(failing_on("v2/ns/a!tag/"), NEVER)
-    assert named(done) == ["b:v1", "b:v2", "b:v3"]
+    assert named(done) == [f"b:{SIGNATURE}", "b:v1", "b:v2"]
     assert done.passed == 1
 
 

@@ -228,7 +228,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         [
             f"{SCRUB}::test_what_could_not_be_read_is_neither_absent_nor_corrupt",
             f"{SCRUB}::test_what_stays_unreadable_is_told_and_left_alone",
-            "property/test_retention.py::test_a_tag_that_cannot_be_read_costs_nothing_but_itself",
+            "property/test_retention.py::test_a_tag_about_which_something_cannot_be_read_costs_nothing_but_itself",
             "property/test_retention.py::test_a_repository_whose_tags_cannot_be_listed_is_passed_over",
             "property/test_prune_crossings.py::test_a_deletion_that_cannot_be_written_is_told_and_the_tag_stays",
         ],
@@ -241,7 +241,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         "one bad object ended a whole run",
         [
             f"{SCRUB}::test_killed_at_any_effect_and_run_again_it_ends_in_the_same_place",
-            "property/test_retention.py::test_a_tag_that_cannot_be_read_costs_nothing_but_itself",
+            "property/test_retention.py::test_a_tag_about_which_something_cannot_be_read_costs_nothing_but_itself",
         ],
     ),
     59: (

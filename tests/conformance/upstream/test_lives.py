@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from angos.simulator.outcomes import replay_outcomes
 from tests.conformance.certificates import Authority
 from tests.conformance.configured.configured_registry import ConfiguredRegistry
 from tests.conformance.http_client import refused
+from tests.conformance.redis_process import RedisProcess
 from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.runtime.example_configuration import file_with, written
 from tests.conformance.scripted_server import Asked, Said, said
@@ -139,3 +140,34 @@ def test_two_workers_serve_what_either_has_fetched(tmp_path: Path, upstream: Ups
             assert case.get(path).body == content
             assert case.get("manifests/v1").status == 200
         assert case.lines().count(f"GET {path}") <= 2
+
+
+def test_two_replicas_with_a_redis_fetch_a_blob_once(tmp_path: Path, upstream: Upstream) -> None:
+    """The second one waits for the first, and then serves what that has stored."""
+    (tmp_path / "redis").mkdir()
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisProcess(tmp_path / "redis"))
+        shared = {
+            "blob_store": {"fs": {"root_dir": str(tmp_path / "shared"), "sync_to_disk": False}},
+            "leases": {"redis": {"url": redis.url}},
+        }
+        cases = []
+        for number in range(2):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            cases.append(stack.enter_context(running(folder, upstream, "replicas", **shared)))
+        first, second = cases
+        content, path = second.blob(300_000)
+        held = Held(content, 100_000)
+        second.script = held.script(path)  # the case that was made last answers for the upstream
+        clients = [case.client().connect() for case in cases]
+        clients[0].send(f"GET {first.target(path)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        clients[0].answer("GET", head_only=True)
+        clients[1].send(f"GET {second.target(path)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert second.get("manifests/none").status == 404  # answered after that request has begun
+        held.go.set()
+        assert clients[0].receive(len(content)) == content
+        assert clients[1].answer("GET").body == content
+        for client in clients:
+            client.finish()
+        assert second.lines().count(f"GET {path}") == 1

@@ -177,7 +177,7 @@ class Services:
         for store in (self.blobs, self.metadata):
             mine = [index for index, (key, _) in enumerate(effect.entries) if self.of(key) is store]
             if mine:
-                some = CreateKeys(tuple(effect.entries[index] for index in mine))
+                some = CreateKeys(tuple(effect.entries[index] for index in mine), effect.durable)
                 created |= zip(mine, await _reply(store.create_keys(some)), strict=True)
         return tuple(created[index] for index in range(len(effect.entries)))
 

@@ -152,6 +152,8 @@ class CreateKeys(Effect[tuple[bool, ...]]):
     """
 
     entries: tuple[tuple[Key, bytes], ...]
+    durable: bool = True
+    """False: a power cut may take those that were new, unless a later key beside them is durable. Saves the waiting."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,16 @@ from angos.sansio.access.events import EVENTS
 from angos.sansio.access.expression import NODES
 from angos.sansio.access.policy import Policy, Rule
 from angos.sansio.config import RegistryConfig, RepositoryConfig
-from angos.sansio.effects import AskWebhook, BodyHandle, BodyTooLarge, Effect, EffectError, ReadBody, Together
+from angos.sansio.effects import (
+    AskWebhook,
+    BodyHandle,
+    BodyTooLarge,
+    CreateKeys,
+    Effect,
+    EffectError,
+    ReadBody,
+    Together,
+)
 from angos.sansio.http.message import (
     UNKNOWN_PEER,
     Absent,
@@ -140,6 +149,10 @@ _ERRORS: dict[str, type[EffectError]] = {
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
+_LATER_FIELDS: dict[type, str] = {ReadBody: "private", CreateKeys: "durable"}
+"""Fields that these did not always have. Left out while they have their defaults, so that old traces still replay."""
+
+
 def encode(value: Any) -> Any:
     """A value of the core as JSON. Raises `TypeError` for a type that has no place in a trace."""
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -161,9 +174,12 @@ def encode(value: Any) -> Any:
         return {"is": name, "private": True} if value.private else {"is": name, "value": encode(value.value)}
     if isinstance(value, AskWebhook):
         value = replace(value, headers=tuple((field, public_value(field, text)) for field, text in value.headers))
-    if isinstance(value, ReadBody) and not value.private:
-        return {"is": name, "body": value.body, "size_max": value.size_max}  # as before there were private ones
-    return {"is": name, **{field.name: encode(getattr(value, field.name)) for field in fields(value) if field.compare}}
+    later = _LATER_FIELDS.get(type(value))
+    found = {field: getattr(value, field.name) for field in fields(value) if field.compare}
+    return {
+        "is": name,
+        **{field.name: encode(item) for field, item in found.items() if field.name != later or item != field.default},
+    }
 
 
 def decode(value: Any) -> Any:

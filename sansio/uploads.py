@@ -94,7 +94,8 @@ async def _open_upload(namespace: Namespace, algorithm: str | None) -> Response:
     upload_id = await DrawId()
     prefix = layout.upload_prefix(namespace, upload_id)
     session = UploadSession(prefix, await ReadClock(), algorithm, (), None)
-    await CreateKeys(((session_key(prefix, session.started_ms, algorithm), b""),))
+    # Nothing is lost with an upload that has no bytes; its first chunk lies beside this key and makes it durable.
+    await CreateKeys(((session_key(prefix, session.started_ms, algorithm), b""),), durable=False)
     return Response(202, _progress(namespace, upload_id, session))
 
 

@@ -158,8 +158,8 @@ class Injection(Scheduler):
 
     def _part_of(self, effect: Effect[Any]) -> Effect[Any]:
         match effect:
-            case CreateKeys(entries):
-                return CreateKeys(tuple(entry for entry in entries if self.choices.pick("entry", 2)))
+            case CreateKeys(entries, durable):
+                return CreateKeys(tuple(entry for entry in entries if self.choices.pick("entry", 2)), durable)
             case DeleteKeys(keys):
                 return DeleteKeys(tuple(key for key in keys if self.choices.pick("entry", 2)))
             case DiscardUpload(upload):

@@ -104,7 +104,8 @@ async def create_keys(effect: CreateKeys, folders: Folders) -> tuple[bool, ...]:
             created.append(await Link(temporaries[key], key_path(key)))
         else:
             created.append(False)
-    await wave.sync()
+    if effect.durable:
+        await wave.sync()
     for temporary in temporaries.values():
         await Remove(temporary)
     return tuple(created)

@@ -99,8 +99,8 @@ def schedules(push: Push) -> Iterator[tuple[int, int, int, int]]:
     for first in range(pushing + 1):
         for second in range(pruning + 1):
             yield first, second, first, second
-            for third in range(first + 1, min(first + 6, pushing)):
-                for fourth in range(second + 1, min(second + 6, pruning)):
+            for third in range(first + 1, min(first + 4, pushing)):
+                for fourth in range(second + 1, min(second + 4, pruning)):
                     yield first, second, third, fourth
 
 
@@ -132,7 +132,7 @@ def test_a_push_stands_in_every_order_and_wherever_the_pruner_is_killed(what: st
             crossing.advance(1)
             check(world, push, crossing)
             runs += 1
-    assert runs > 2000
+    assert runs > 600
     assert deleted_before_the_end > 50, "the deletion never came first"
 
 

@@ -25,9 +25,11 @@ from angos.sansio.http.route import (
     Blob,
     Catalog,
     Health,
+    History,
     ManifestOf,
     Readiness,
     Referrers,
+    Restore,
     Tags,
     TokenEndpoint,
     Upload,
@@ -50,6 +52,8 @@ ROUTES: Final[dict[type, str]] = {
     ManifestOf: "manifest",
     Tags: "tags",
     Referrers: "referrers",
+    History: "history",
+    Restore: "restore",
 }
 UNKNOWN_ROUTE: Final = "unknown"
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

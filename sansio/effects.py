@@ -106,6 +106,11 @@ class SignUrl(Effect["SignedUrl | None"]):
     media_type: str
 
 
+PAGE_NAMES = 999
+"""In a page of keys, unless another number is asked for: with the one more that tells whether there are more, a bucket
+gives them in one answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of names, sorted by code point, without duplicates."""
@@ -130,7 +135,7 @@ class ListKeys(Effect[Page]):
 
     prefix: Prefix
     after: str = ""
-    limit: int = 1000
+    limit: int = PAGE_NAMES
 
 
 @dataclass(frozen=True, slots=True)

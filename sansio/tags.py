@@ -24,6 +24,7 @@ from angos.sansio import layout
 from angos.sansio.compact_json import compact_json
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
+    PAGE_NAMES,
     CreateKeys,
     DeleteKeys,
     Key,
@@ -44,7 +45,6 @@ CLAIMS_MAX = 8  # deletions that may cross one push of an immutable tag before i
 CLAIM_OLD_MS = 60_000  # an event of this age says nothing about a push of now
 EVENTS_LIMIT = 64
 EVENTS_PER_TAG = 8  # listed for each tag that is still missing in a list of tags
-LISTED_MAX = 999  # with the one that tells whether there are more, a bucket gives so many at once
 SUPERSEDED_MAX = 16  # events that readers list in vain before a push moves them to the history
 
 
@@ -68,7 +68,7 @@ async def newest_events(namespace: Namespace) -> dict[Tag, TagEvent]:
     newest: dict[Tag, TagEvent] = {}
     after, more = "", True
     while more:
-        page = await ListKeys(layout.tags_prefix(namespace), after, LISTED_MAX)
+        page = await ListKeys(layout.tags_prefix(namespace), after)
         for name in page.names:
             folder, _, event_name = name.partition("/")
             tag, event = layout.parse_tag_folder(folder), layout.parse_tag_event(event_name)
@@ -221,7 +221,7 @@ async def _live_tags(namespace: Namespace, last: str, size: int) -> tuple[list[T
     # The tag in which a page ends may not be decided yet, so one more is found than is needed.
     limit = size + 2  # nearly all tags have one event
     while more and len(live) < size + 2:
-        page = await ListKeys(layout.tags_prefix(namespace), after, min(limit, LISTED_MAX))
+        page = await ListKeys(layout.tags_prefix(namespace), after, min(limit, PAGE_NAMES))
         after, more = page.last, page.more
         for name in page.names:
             folder, _, event_name = name.partition("/")

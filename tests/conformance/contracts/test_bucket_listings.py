@@ -63,6 +63,20 @@ def test_every_key_is_listed_once_and_in_order(names: set[str], limit: int, data
     assert list(store.run(sizes_below(PREFIX, TERMS))) == sorted(names)
 
 
+def test_a_page_of_keys_takes_one_request() -> None:
+    """It took two: one for the 1,000 keys of a page, and one for the key that tells whether there is another page."""
+    store = Store({f"{number:04}" for number in range(1500)}, lambda most: most)
+    requests: list[Listed] = []
+
+    def answer(listed: Listed) -> Listed:
+        requests.append(listed)
+        return listed
+
+    store.answer = answer
+    first = store.run(list_keys(ListKeys(PREFIX), replace(TERMS, listing_max=AMAZON.listing_max)))
+    assert (len(requests), first.more) == (1, True)
+
+
 @given(names=NAMES, limit=st.integers(1, 5), data=st.data())
 def test_every_folder_is_listed_once_and_in_order(names: set[str], limit: int, data: st.DataObject) -> None:
     """Folders come in the order of their names, which is not the order of the store."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml  # type: ignore[import-untyped,unused-ignore]
+from argon2 import PasswordHasher
 
 from angos.runtime.server.limits import ServerOptions
 from tests.conformance.registry_process import RegistryProcess
@@ -68,6 +73,40 @@ def test_secrets_are_made_once_are_different_each_time_and_fit_each_other(tmp_pa
     )
     assert (again.returncode, again.stdout) == (1, "")
     assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(("again", "made"), [(PASSWORD, True), ("another one", False)], ids=["same", "different"])
+def test_on_a_terminal_the_password_is_asked_for_and_not_shown(tmp_path: Path, again: str, *, made: bool) -> None:
+    """A container that has a terminal writes its questions where its answer goes: they were not seen by anybody, and
+    became part of the hash."""
+    docker = tmp_path / "docker"
+    angos = f"{shlex.quote(sys.executable)} -m angos.runtime argon"
+    docker.write_text(f'#!/bin/sh\ncase " $* " in *" -i angos:local argon "*) exec {angos};; esac\nexit 9\n')
+    docker.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SECRETS": str(tmp_path / "secrets")}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [DEPLOYMENT / "make-secrets"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as it:
+        os.close(theirs)
+        shown = ""
+        for question, answer in (("Password of the administrator: ", PASSWORD), ("The same again: ", again)):
+            while not shown.endswith(question):
+                shown += os.read(ours, 1).decode()
+            os.write(ours, f"{answer}\n".encode())
+        with suppress(OSError):  # how a terminal ends
+            while read := os.read(ours, 1000):
+                shown += read.decode()
+    os.close(ours)
+    assert it.returncode == (0 if made else 1)
+    assert ("the two passwords are not the same" in shown) is not made
+    assert PASSWORD not in shown
+    assert again not in shown
+    if made:
+        secrets = tomllib.loads((tmp_path / "secrets" / "registry" / "secrets.toml").read_text())
+        assert PasswordHasher().verify(secrets["auth"]["identity"]["admin"]["password"], PASSWORD)
+    else:
+        assert not (tmp_path / "secrets").exists()
 
 
 def test_every_name_that_the_files_use_for_each_other_exists() -> None:

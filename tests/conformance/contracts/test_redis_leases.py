@@ -11,10 +11,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from angos.runtime.leases.redis import LAPSE_SECONDS, RedisLeases
+from angos.runtime.cache.redis import RedisCache
+from angos.runtime.leases.redis import _PROLONG, LAPSE_SECONDS, RedisLeases
 from angos.runtime.redis.address import parse_redis_url
 from angos.runtime.redis.server import AWAY_SECONDS, REPLY_SECONDS, RedisServer
-from angos.sansio.effects import AcquireLease, PeerUnavailable, ReleaseLease
+from angos.sansio.effects import AcquireLease, PeerUnavailable, ReadCache, ReleaseLease, WriteCache
+from angos.sansio.secret import Secret
 from tests.conformance.balancer import Balancer
 from tests.conformance.certificates import Authority
 from tests.conformance.redis_process import RedisProcess
@@ -295,3 +297,22 @@ async def test_after_a_failover_new_connections_lead_to_the_one_in_charge(redis:
                 await leases.acquire(AcquireLease("b", 60, 0))
             assert await leases.acquire(AcquireLease("b", 60, 0)) is not None
         assert other.holds("angos:lease:b")
+
+
+async def test_a_user_needs_no_more_than_the_documentation_says(redis: RedisProcess) -> None:
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "run-several-replicas.md"
+    (line,) = (line for line in page.read_text().splitlines() if line.startswith("ACL SETUSER "))
+    assert redis.command(*line.split()) == b"+OK\r\n"
+    url = redis.url.replace("//", "//angos:change-me@")
+    async with replica(url) as leases:
+        token = await leases.acquire(AcquireLease("a", 60, 0))
+        assert token is not None
+        assert await leases._run(_PROLONG, AcquireLease("a", 60, 0), token)
+        await leases.release(ReleaseLease("a", token))
+        assert not redis.holds("angos:lease:a")
+        cache = RedisCache(leases._server, "angos:")
+        await cache.write_cache(WriteCache("n", b"value", 60, Secret("")))
+        assert redis.command("DBSIZE") == b":1\r\n"
+        assert await cache.read_cache(ReadCache("n", Secret(""))) == b"value"
+        await cache.write_cache(WriteCache("n", b"", 0, Secret("")))
+        assert redis.command("DBSIZE") == b":0\r\n"

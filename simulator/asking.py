@@ -111,7 +111,7 @@ class Asking(Injection):
             carrying.fail(branch, error)
             return f"! {error}"
         carrying.answer(branch, reply)
-        return _brief(reply)
+        return "" if self.timeline is None else _brief(reply)
 
     # --- faults -------------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,8 @@ def _asked(call: Call) -> tuple[str, str]:
         return "list", ""
     if "/blobs/uploads/" in path:
         return "push", path.partition("/blobs/uploads/")[0]
+    if path.endswith("/_restore"):
+        return "push", path.removeprefix("_ext/").removesuffix("/_restore")
     namespace = path.rpartition("/")[0].rpartition("/")[0]
     return {"PUT": "push", "DELETE": "delete"}.get(call.method, "read"), namespace
 

@@ -8,8 +8,9 @@ from typing import Literal
 from hypothesis import strategies as st
 
 from angos.simulator.choices import Choices, Drawn, Recorded, Recording
+from angos.simulator.faults import REQUEST_FAULTS
 from angos.simulator.report import Report
-from angos.simulator.scenario import Scenario
+from angos.simulator.scenario import STORES, Scenario
 from angos.simulator.simulation import Simulation
 from angos.simulator.workload import STORAGE_FAULTS
 from angos.simulator.world.client import FORMS, Act
@@ -37,7 +38,7 @@ def acts(verbs: Sequence[str] = tuple(sorted(SCRIPTS))) -> st.SearchStrategy[Act
 def scenarios(
     draw: st.DrawFn,
     verbs: Sequence[str] = tuple(sorted(SCRIPTS)),
-    faults: Sequence[str] = STORAGE_FAULTS,
+    faults: Sequence[str] = (*STORAGE_FAULTS, *REQUEST_FAULTS),
     access: Literal["open", "private"] = "open",
 ) -> Scenario:
     """A world with some of the faults, and up to three clients."""
@@ -47,7 +48,7 @@ def scenarios(
             map(tuple, draw(st.lists(st.lists(acts(verbs), min_size=1, max_size=2), min_size=1, max_size=3)))
         ),
         before=tuple(draw(st.lists(acts(verbs), max_size=2))),
-        store=draw(st.sampled_from(["bucket", "disk"])),
+        store=draw(st.sampled_from(STORES)),
         granularity=draw(st.sampled_from(["coarse", "fine"])),
         replicas=draw(st.integers(1, 2)),
         faults=tuple(enabled),

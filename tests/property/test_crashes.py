@@ -40,9 +40,7 @@ def test_any_single_fault_leaves_every_promise_kept(operation: str, store: str) 
         for violation, found_in, recording in seen.violations:
             report = Report(found_in, Tape([pick.value for pick in recording.picks]))
             raise AssertionError(f"{violation}\n{report.text()}")
-    wanted = {"kill", "cancel", "stall"}
-    if store == "s3":
-        wanted |= {"throttled", "refused"}
+    wanted = {"kill", "cancel"} | ({"throttled", "refused"} if store == "s3" else {"stall"})
     if operation not in REFUSED:
         wanted |= {"lost_request", "lost_reply", "crash"}
     assert wanted <= fired.keys(), f"faults that never fired: {sorted(wanted - fired.keys())}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack
+from time import monotonic
 from types import CoroutineType, MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -15,6 +16,7 @@ from angos.sansio.effects import (
     CopyKey,
     CreateKeys,
     DeleteKeys,
+    DeleteKeysWithin,
     DiscardPart,
     DiscardUpload,
     DrawId,
@@ -25,6 +27,7 @@ from angos.sansio.effects import (
     Key,
     ListFolders,
     ListKeys,
+    ListStats,
     Page,
     PromoteParts,
     ReadBody,
@@ -38,6 +41,7 @@ from angos.sansio.effects import (
     Staged,
     Stat,
     StatKey,
+    StatPage,
     VerifyPassword,
 )
 from angos.sansio.layout import store_of
@@ -75,11 +79,13 @@ class Store(Protocol):
     def stat_key(self, effect: StatKey) -> Now[Stat | None]: ...
     def list_keys(self, effect: ListKeys) -> Now[Page]: ...
     def list_folders(self, effect: ListFolders) -> Now[Page]: ...
+    def list_stats(self, effect: ListStats) -> Now[StatPage]: ...
     def sign_url(self, effect: SignUrl) -> Now[SignedUrl | None]: ...
     def create_keys(self, effect: CreateKeys) -> Now[tuple[bool, ...]]: ...
     def delete_keys(self, effect: DeleteKeys) -> Now[None]: ...
     def hash_key(self, effect: HashKey) -> Now[str | None]: ...
     def copy_key(self, effect: CopyKey) -> Now[bool | None]: ...
+    def delete_keys_within(self, effect: DeleteKeysWithin) -> Now[None]: ...
     def stage_body(self, effect: StageBody, body: Body) -> Now[Staged]: ...
     def hash_parts(self, effect: HashParts) -> Now[str | None]: ...
     def promote_parts(self, effect: PromoteParts) -> Now[bool]: ...
@@ -142,11 +148,13 @@ class Services:
             StatKey: blobs.stat_key,
             ListKeys: blobs.list_keys,
             ListFolders: blobs.list_folders,
+            ListStats: blobs.list_stats,
             SignUrl: blobs.sign_url,
             CreateKeys: blobs.create_keys,
             DeleteKeys: blobs.delete_keys,
             HashKey: blobs.hash_key,
             CopyKey: blobs.copy_key,
+            DeleteKeysWithin: blobs.delete_keys_within,
             **access,
         }
         self.waits_for_others: Set[type[Effect[Any]]] = WAITS_FOR_OTHERS
@@ -161,11 +169,13 @@ class Services:
                 StatKey: lambda effect: self.of(effect.key).stat_key(effect),
                 ListKeys: lambda effect: self.of(effect.prefix).list_keys(effect),
                 ListFolders: lambda effect: self.of(effect.prefix).list_folders(effect),
+                ListStats: lambda effect: self.of(effect.prefix).list_stats(effect),
                 SignUrl: lambda effect: self.of(effect.key).sign_url(effect),
                 CreateKeys: self._create_keys,
                 DeleteKeys: self._delete_keys,
                 HashKey: lambda effect: self.of(effect.key).hash_key(effect),
                 CopyKey: lambda effect: self.of(effect.key).copy_key(effect),
+                DeleteKeysWithin: self._delete_keys_within,
             }
 
     def of(self, name: str) -> Store:
@@ -186,6 +196,13 @@ class Services:
             mine: tuple[Key, ...] = tuple(key for key in effect.keys if self.of(key) is store)
             if mine:
                 await _reply(store.delete_keys(DeleteKeys(mine)))
+
+    async def _delete_keys_within(self, effect: DeleteKeysWithin) -> None:
+        until = monotonic() + effect.within_seconds
+        for store in (self.blobs, self.metadata):
+            mine: tuple[Key, ...] = tuple(key for key in effect.keys if self.of(key) is store)
+            if mine:
+                await _reply(store.delete_keys_within(DeleteKeysWithin(mine, until - monotonic())))
 
 
 class RequestPerformer:

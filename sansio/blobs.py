@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from angos.sansio import layout
+from angos.sansio.collection.presence import keep_suspected, suspect, suspicions, until_unmarked
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import CreateKeys, DeleteKeys, ListKeys, StatKey
+from angos.sansio.effects import CreateKeys, DeleteKeys, ListKeys, Part, Prefix, PromoteParts, StatKey
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.byte_range import Slice, parse_range
 from angos.sansio.http.conditional import entity_tag, is_unmodified, range_applies
@@ -33,6 +34,8 @@ async def blob_is_readable(namespace: Namespace, digest: Digest) -> bool:
 
 async def get_blob(namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig) -> Response:
     """end-2, GET and HEAD: the bytes, a slice of them, or several; or where the store has them."""
+    if request.method == "HEAD":  # whoever asks like this is about to push a manifest that needs it
+        await keep_suspected(digest, config.collection_grace_seconds)
     # Bytes come before the names that make them readable, and go after them. So they need not be looked for each time.
     readable = await blob_is_readable(namespace, digest)
     stat = await StatKey(layout.blob_key(digest), lately=True) if readable else None
@@ -105,6 +108,25 @@ def _multipart(digest: Digest, slices: tuple[Slice, ...], size: int, headers: tu
     return Response(206, (("Content-Type", f"multipart/byteranges; boundary={boundary}"), *headers), body)
 
 
+async def make_blob(namespace: Namespace, digest: Digest, upload: Prefix, parts: tuple[Part, ...]) -> bool:
+    """Turn parts of an upload, whose bytes have this digest, into a blob of the namespace. The parts stay.
+
+    Reply: False when one of them is missing: then nobody has been promised anything.
+    """
+    # Bytes before names: a crash between the two leaves bytes that nobody can read.
+    if not await PromoteParts(upload, parts, layout.blob_key(digest)):
+        return False
+    owner = (layout.owner_key(digest, namespace), b"")
+    created, *_ = await CreateKeys((owner, *await suspicions((digest,))))
+    undisturbed = await until_unmarked((digest,))
+    there = await StatKey(layout.blob_key(digest)) is not None
+    if not there and not await PromoteParts(upload, parts, layout.blob_key(digest)):
+        return False
+    if not (created and undisturbed and there):
+        await CreateKeys((owner,))
+    return True
+
+
 async def delete_blob(namespace: Namespace, digest: Digest) -> Response:
     """end-10: the namespace gives the blob up; the bytes go when nobody owns them any more.
 
@@ -118,6 +140,7 @@ async def delete_blob(namespace: Namespace, digest: Digest) -> Response:
         raise blob_unknown(namespace, digest)
     if (manifest := await _needing(namespace, digest)) is not None:
         raise _needed(namespace, digest, manifest)
+    await suspect((digest,))
     await DeleteKeys((owner,))
     # A manifest that was pushed meanwhile found the blob owned, or at least counted on it: give it back.
     if (manifest := await _needing(namespace, digest)) is not None:

@@ -71,6 +71,9 @@ class RegistryConfig:
     """Blobs that are fetched from upstreams and stored at the same time, in each process."""
     access: AccessConfig | None = None
     """None: anybody may do anything."""
+    collection_grace_seconds: float = 86_400.0
+    """How long the collector leaves alone what somebody was about to need, or stopped needing. A push takes less than
+    half of it. The same in all processes that share a store."""
 
     def repository(self, namespace: Namespace) -> RepositoryConfig | None:
         """The declared repository that this namespace belongs to."""

@@ -25,9 +25,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from angos.sansio import layout
+from angos.sansio.collection.presence import until_unmarked
 from angos.sansio.compact_json import compact_json
 from angos.sansio.effects import (
     CreateKeys,
+    DeleteKeys,
     EffectError,
     Key,
     ListKeys,
@@ -83,6 +85,7 @@ class Imported:
 
 async def import_distribution(manifest_size_max: int) -> Imported:
     """Take over every repository. Fails when the store cannot be listed."""
+    await _stop_collectors()
     run = _Run(manifest_size_max)
     after, more = "", True
     while more:
@@ -95,8 +98,17 @@ async def import_distribution(manifest_size_max: int) -> Imported:
             await Tell(Progress("import", namespace, run.done, None, run.told()))
         after, more = page.last, page.more
     await run.leave()
+    await CreateKeys(((layout.TAKEN_OVER_KEY, b""),))
+    await DeleteKeys((layout.TAKING_OVER_KEY,))
     await Tell(Progress("import", "", run.done, None, run.told(), ended=True))
     return run.result()
+
+
+async def _stop_collectors() -> None:
+    """Nothing is collected as long as a take-over goes on: blobs are named one after the other, and until then the old
+    registry alone needs them. A collector looks for this key after it has made its mark."""
+    await CreateKeys(((layout.TAKING_OVER_KEY, b""),))
+    await until_unmarked(None)
 
 
 @dataclass(slots=True)

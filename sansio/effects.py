@@ -149,6 +149,27 @@ class ListFolders(Effect[Page]):
 
 
 @dataclass(frozen=True, slots=True)
+class StatPage:
+    """One page of names with the facts about their values, in the order of `Page`."""
+
+    entries: tuple[tuple[str, Stat], ...]
+    """Names relative to the prefix that was listed."""
+    last: str
+    """What the next page comes after."""
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListStats(Effect[StatPage]):
+    """As `ListKeys`, with size and age of every value. A key that goes while it is listed may be left out, so that a
+    page can be shorter than asked for although there are more."""
+
+    prefix: Prefix
+    after: str = ""
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
 class CreateKeys(Effect[tuple[bool, ...]]):
     """Write each value under its key unless the key exists; all of them, new or old, are durable on reply.
 
@@ -190,6 +211,18 @@ class CopyKey(Effect["bool | None"]):
 
     key: Key
     copy: Key
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteKeysWithin(Effect[None]):
+    """As `DeleteKeys`, and nothing is removed later than so many seconds after it was asked for: whatever is left then
+    stays, and the effect fails with `StorageUnavailable`.
+
+    For whoever may remove only as long as nobody else has a say in it.
+    """
+
+    keys: tuple[Key, ...]
+    within_seconds: float
 
 
 # --- bodies and uploads: bytes that the core never touches ------------------------------------------------------------

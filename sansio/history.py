@@ -252,7 +252,7 @@ async def _bring_back(
     namespace: Namespace, manifest: Manifest, config: RegistryConfig, by: str | None, depth: int
 ) -> tuple[Digest, ...]:
     """Push those again that this manifest names and that were deleted, the innermost first."""
-    missing, _ = await find_references(namespace, manifest)
+    missing, _ = await find_references(namespace, manifest, config.collection_grace_seconds)
     brought: list[Digest] = []
     for descriptor in missing:
         child = descriptor.storable

@@ -13,6 +13,10 @@ The layout is that of Angos 1.6. Blob bytes lie where CNCF distribution keeps th
     v2/cat/<ns>!                                              the namespace may hold something       (empty)
     v2/repositories/<ns>/_uploads/<i>/<id>.<what>             an upload: see upload_session.py
     v2/import/<ns>!/<ord>                                     the namespace was taken over          (JSON)
+    v2/import/!<what>                                         a take-over goes on, or has ended              (empty)
+    v2/suspect/<alg>/<hh>/<hex>.<ord>.<id>                    look whether anybody needs this blob           (empty)
+    v2/collector/permit/<id>                                  this collector may go on                       (empty)
+    v2/collector/mark/<id>                                    what a collector removes at this moment        (JSON)
     v2/probe/<ms>.<id>/<what>                                 for a moment, while a bucket is tried out
     v2/scrub/<ord>                                            how far a scrub has come that has not ended     (JSON)
     _lost_and_found/<key>                                     what a scrub found there and moved out of the way
@@ -61,7 +65,6 @@ ROOT_PREFIX = Prefix("v2/")
 
 
 BLOBS_PREFIX = Prefix("v2/blobs/")
-REFERENCES_PREFIX = Prefix("v2/ref/")
 
 
 def blob_key(digest: Digest) -> Key:
@@ -82,6 +85,11 @@ def blob_references_prefix(digest: Digest) -> Prefix:
 
 
 REFERENCES_PREFIX = Prefix("v2/ref/")
+
+
+def parse_reference_digest(key: str) -> Digest | None:
+    """The blob about which this key below `REFERENCES_PREFIX` says something; None for a stray key."""
+    return _parse_sharded("/".join(key.removeprefix(REFERENCES_PREFIX).split("/", 3)[:3]))
 
 
 def owner_key(digest: Digest, namespace: Namespace) -> Key:
@@ -267,6 +275,110 @@ def parse_catalog_name(name: str) -> Namespace | None:
 def upload_prefix(namespace: Namespace, upload_id: str) -> Prefix:
     """Everything of one upload. No folder of its own: making and removing one costs a disk more than the upload."""
     return Prefix(f"v2/repositories/{namespace}/_uploads/{upload_id[0]}/{upload_id}.")
+
+
+# --- collecting: see collection/collector.py --------------------------------------------------------------------------
+
+SUSPECTS_PREFIX = Prefix("v2/suspect/")
+
+_SUSPECT = re.compile(r"([a-z0-9]+)/([0-9a-f]{2})/([0-9a-f]+)\.([0-9a-f]{16})\.[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Somebody wants a blob to be looked at, or to be left alone for a while."""
+
+    digest: Digest
+    at_ms: int
+    """By the clock of whoever wrote it; what counts is the age of the key."""
+
+
+def suspects_prefix(digest: Digest) -> Prefix:
+    """The suspicions about one blob, newest first."""
+    return Prefix(f"{SUSPECTS_PREFIX}{_sharded(digest)}.")
+
+
+def suspect_key(digest: Digest, at_ms: int, suspect_id: str) -> Key:
+    """A suspicion of its own: the id is a fresh one, or the beginning of one."""
+    return Key(f"{suspects_prefix(digest)}{ORDER_MAX - at_ms:016x}.{suspect_id}")
+
+
+def parse_suspect_name(name: str) -> Suspect | None:
+    """The suspicion of a name relative to `SUSPECTS_PREFIX`; None for a stray name."""
+    match = _SUSPECT.fullmatch(name)
+    if match is None or not match[3].startswith(match[2]):
+        return None
+    digest = _digest(match[1], match[3])
+    return None if digest is None else Suspect(digest, ORDER_MAX - int(match[4], 16))
+
+
+def parse_suspect_time(name: str) -> int | None:
+    """When the suspicion was written whose name this is, relative to `suspects_prefix`; None for a stray name."""
+    match = re.fullmatch(r"([0-9a-f]{16})\.[0-9a-f]+", name)
+    return None if match is None else ORDER_MAX - int(match[1], 16)
+
+
+COLLECTORS_PREFIX = Prefix("v2/collector/")
+PERMITS_PREFIX = Prefix("v2/collector/permit/")
+MARKS_PREFIX = Prefix("v2/collector/mark/")
+
+
+def permit_key(collector_id: str) -> Key:
+    """Present: this collector may go on removing."""
+    return Key(PERMITS_PREFIX + collector_id)
+
+
+def mark_key(mark_id: str) -> Key:
+    """Holds the digests that a collector may be removing."""
+    return Key(MARKS_PREFIX + mark_id)
+
+
+TAKING_OVER_KEY = Key("v2/import/!running")
+"""A take-over of what CNCF distribution has stored goes on, or was broken off."""
+
+TAKEN_OVER_KEY = Key("v2/import/!done")
+"""Everything that CNCF distribution had stored was taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Why a blob is kept: a key below `blob_references_prefix`."""
+
+    namespace: Namespace
+    owner: bool
+    """The namespace may read the blob."""
+    revision: Digest | None
+    """The manifest of the namespace without which this reason is none any more; None for an owner, and for a reason
+    that this version does not know."""
+
+
+def parse_blob_name(digest: Digest, name: str) -> Name | None:
+    """The meaning of a name relative to `blob_references_prefix` of this digest; None for a stray name."""
+    namespace, mark, rest = name.partition("!")
+    if not mark or not namespace:
+        return None
+    if rest == "own":
+        return Name(Namespace(namespace), True, None)
+    if not rest.startswith("r/"):
+        return None
+    why = rest.removeprefix("r/")
+    if why == "rev" or why.startswith(("tag.", "sub.")):
+        return Name(Namespace(namespace), False, digest)
+    return Name(Namespace(namespace), False, _parse_dotted(why.removeprefix("idx.")))
+
+
+_UPLOAD = re.compile(r"([0-9a-f])/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.[a-z]+\..*")
+
+
+def uploads_prefix(namespace: str) -> Prefix:
+    """The uploads of a namespace; those of CNCF distribution lie there too."""
+    return Prefix(f"v2/repositories/{namespace}/_uploads/")
+
+
+def parse_upload_name(name: str) -> str | None:
+    """The id of the upload that has this key, relative to `uploads_prefix`; None for what is none of ours."""
+    match = _UPLOAD.fullmatch(name)
+    return match[2] if match is not None and match[2].startswith(match[1]) else None
 
 
 # --- trying a bucket out ----------------------------------------------------------------------------------------------

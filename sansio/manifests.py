@@ -15,6 +15,7 @@ import json
 from datetime import UTC, datetime
 
 from angos.sansio import layout
+from angos.sansio.collection.presence import is_fresh_at, keep, suspect, suspicions, until_unmarked
 from angos.sansio.compact_json import compact_json
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
@@ -175,7 +176,7 @@ async def push_manifest(
     for tag in tags:
         if tag in fixed:
             _check_unchanged(namespace, tag, digest, await resolve_tag(namespace, tag))
-    missing, found = await find_references(namespace, manifest)
+    missing, found = await find_references(namespace, manifest, config.collection_grace_seconds)
     if missing and (whole or not config.allow_missing_manifest_references):
         raise RegistryError(
             400,
@@ -201,7 +202,11 @@ async def store_manifest(
 
     `found` are keys that others wrote and that have to be durable with it, `by` is who pushes.
     """
-    await CreateKeys((*plan_references(namespace, digest, body, manifest, tags), *found))
+    entries = (*plan_references(namespace, digest, body, manifest, tags), *found)
+    created = await CreateKeys((*entries, *await suspicions((digest,))))
+    undisturbed = await until_unmarked((digest,))
+    if not (all(created) and undisturbed):
+        await CreateKeys(entries)  # a collector may have been at what was there before
     revision = (layout.revision_key(namespace, digest), revision_record(manifest, await ReadClock()))
     await CreateKeys((revision,))
     for _ in range(CROSSINGS_MAX):
@@ -263,24 +268,49 @@ def _parse(body: bytes, request: Request) -> Manifest:
 
 
 async def find_references(
-    namespace: Namespace, manifest: Manifest
+    namespace: Namespace, manifest: Manifest, grace_seconds: float
 ) -> tuple[list[Descriptor], tuple[tuple[Key, bytes], ...]]:
-    """What the manifest names and the namespace cannot show, and the keys by which it shows the rest.
+    """What the manifest names and the namespace cannot show, and the keys by which it shows the rest, which the
+    collector leaves alone from now on.
 
     Another request may have written such a key and not have made it durable yet. The first wave creates it once more,
     which syncs it: an acknowledged manifest must not lose a layer to a power cut that hits somebody else's push.
     """
+    fresh = await keep_references(namespace, manifest, grace_seconds)
     needed = [descriptor for descriptor in manifest.references if not descriptor.fetched_elsewhere]
-    found = await together(_shown_by(namespace, descriptor.storable) for descriptor in needed)
+    found = await together(_shown_by(namespace, descriptor.storable, fresh) for descriptor in needed)
     missing = [descriptor for descriptor, entry in zip(needed, found, strict=True) if entry is None]
     return missing, tuple(entry for entry in found if entry is not None)
 
 
-async def _shown_by(namespace: Namespace, digest: Digest | None) -> tuple[Key, bytes] | None:
+async def keep_references(namespace: Namespace, manifest: Manifest, grace_seconds: float) -> frozenset[Digest]:
+    """Let the collector leave alone what a manifest names, before a revision of it is written.
+
+    Reply: what the namespace owns since a moment ago. Whoever pushed that has seen to it already.
+    """
+    named = dict.fromkeys(_children(manifest))
+    now_ms = await ReadClock()
+    owners = await together(_owned_since(namespace, digest) for digest in named)
+    fresh = frozenset(
+        digest
+        for digest, since_ms in zip(named, owners, strict=True)
+        if since_ms is not None and is_fresh_at(since_ms, now_ms, grace_seconds)
+    )
+    if len(fresh) < len(named):
+        await keep((digest for digest in named if digest not in fresh), grace_seconds)
+    return fresh
+
+
+async def _owned_since(namespace: Namespace, digest: Digest) -> int | None:
+    stat = await StatKey(layout.owner_key(digest, namespace))
+    return None if stat is None else stat.modified_ms
+
+
+async def _shown_by(namespace: Namespace, digest: Digest | None, owned: frozenset[Digest]) -> tuple[Key, bytes] | None:
     if digest is None:
         return None
     owner = layout.owner_key(digest, namespace)
-    if await StatKey(owner) is not None:
+    if digest in owned or await StatKey(owner) is not None:
         return owner, b""
     revision = layout.revision_key(namespace, digest)
     record = await ReadKey(revision)
@@ -317,22 +347,29 @@ async def delete_manifest(namespace: Namespace, digest: Digest, by: str | None =
     media_type = await read_media_type(namespace, digest)
     if media_type is None:
         raise manifest_unknown(namespace, digest)
-    subject = await _subject(namespace, digest)
+    manifest = await _stored_manifest(namespace, digest)
+    subject = manifest.subject if manifest is not None else None
+    await suspect((digest, *_children(manifest)))
     await _unname(namespace, digest, subject, by, media_type)
     await DeleteKeys((layout.revision_key(namespace, digest),))
     await _unname(namespace, digest, subject, by, media_type)
     return Response(202)
 
 
-async def _subject(namespace: Namespace, digest: Digest) -> Digest | None:
+async def _stored_manifest(namespace: Namespace, digest: Digest) -> Manifest | None:
     body = await ReadKey(layout.blob_key(digest))
     if body is None:
         return None
     try:
-        return parse_manifest(body, await read_media_type(namespace, digest)).subject
+        return parse_manifest(body, await read_media_type(namespace, digest))
     except Invalid:
         # Stored by another registry under looser rules: it never had a referrer record here.
         return None
+
+
+def _children(manifest: Manifest | None) -> tuple[Digest, ...]:
+    references = manifest.references if manifest is not None else ()
+    return tuple(child.storable for child in references if child.storable is not None)
 
 
 async def _unname(

@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from angos.sansio import layout
-from angos.sansio.blobs import blob_is_readable, blob_location
+from angos.sansio.blobs import blob_is_readable, blob_location, make_blob
+from angos.sansio.collection.presence import keep, keep_suspected
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
     BodyTooLarge,
@@ -29,7 +30,6 @@ from angos.sansio.effects import (
     ListKeys,
     Part,
     Prefix,
-    PromoteParts,
     ReadClock,
     StageBody,
     Staged,
@@ -70,7 +70,7 @@ async def start_upload(
     """
     if (mount := query.get("mount")) is not None:
         digest = _parse_digest(mount)
-        if await _mount_blob(namespace, digest, query.get("from"), caller):
+        if await _mount_blob(namespace, digest, query.get("from"), config, caller):
             return _blob_created(namespace, digest)
         if caller is not None:
             await caller.require_upload(namespace)
@@ -112,7 +112,9 @@ async def _push_whole_blob(namespace: Namespace, digest: Digest, request: Reques
     raise _digest_mismatch(digest, staged.hashes[0].hex)
 
 
-async def _mount_blob(namespace: Namespace, digest: Digest, source: str | None, caller: Caller | None) -> bool:
+async def _mount_blob(
+    namespace: Namespace, digest: Digest, source: str | None, config: RegistryConfig, caller: Caller | None
+) -> bool:
     """Make the blob readable in `namespace` because the caller may read it in another one. False: the client has to
     push it, which shows that it has the bytes."""
     if await StatKey(layout.blob_key(digest)) is None:
@@ -132,6 +134,9 @@ async def _mount_blob(namespace: Namespace, digest: Digest, source: str | None, 
                 break
         else:
             return False
+    await keep((digest,), config.collection_grace_seconds)
+    if await StatKey(layout.blob_key(digest)) is None:
+        return False
     await CreateKeys(((layout.owner_key(digest, namespace), b""),))
     return True
 
@@ -202,6 +207,7 @@ async def finish_upload(
         return _blob_created(namespace, digest)
     # A client whose answer was lost asks again, and one that is in doubt may ask twice at once. Whoever comes second
     # finds the upload gone and the blob in place, so the answer is the same. Creating the owner key again syncs it.
+    await keep_suspected(digest, config.collection_grace_seconds)
     if await StatKey(layout.owner_key(digest, namespace)) is None or await StatKey(layout.blob_key(digest)) is None:
         raise unknown
     await CreateKeys(((layout.owner_key(digest, namespace), b""),))
@@ -307,13 +313,10 @@ async def _promote(
     namespace: Namespace, upload_id: str, session: UploadSession, parts: tuple[Part, ...], digest: Digest
 ) -> None:
     """Turn the parts of an upload into a blob of the namespace, and forget the upload."""
-    if not await PromoteParts(session.prefix, parts, layout.blob_key(digest)):
-        # Another request finished or cancelled it, or a crash took parts that were never promised.
-        await _discard(session.prefix)
-        raise _upload_unknown(upload_id)
-    # Bytes before names: a crash between the two leaves bytes that nobody can read and the collector takes.
-    await CreateKeys(((layout.owner_key(digest, namespace), b""),))
+    is_there = await make_blob(namespace, digest, session.prefix, parts)
     await _discard(session.prefix)
+    if not is_there:  # another request finished or cancelled it, or a crash took parts that were never promised
+        raise _upload_unknown(upload_id)
 
 
 async def _discard(prefix: Prefix) -> None:

@@ -132,7 +132,7 @@ class Asking(Injection):
                 s3.take_quietly(request)
                 return self._no_answer(carrying, branch, "the reply was lost")
             case "late":
-                self._late.append((request, task.exchange.replica))
+                self._late.append((request, task.exchange.replica, None))
                 if isinstance(request, Put) and isinstance(effect, CreateKeys):
                     task.exchange.arrives_late = True
                 return self._no_answer(carrying, branch, "no answer yet")

@@ -132,9 +132,12 @@ def interleavings(
     interruptions: int | None = None,
     fine: bool = False,
     immutable_tags: bool = False,
+    aged: bool = False,
 ) -> Exhausted:
     """Every schedule of two acts without faults; with at most so many interruptions when there would be too many."""
-    scenario = Scenario(clients=((first,), (second,)), before=before, replicas=2, immutable_tags=immutable_tags)
+    scenario = Scenario(
+        clients=((first,), (second,)), before=before, replicas=2, immutable_tags=immutable_tags, aged=aged
+    )
     if fine:
         scenario = replace(scenario, store="disk", granularity="fine")
     return enumerate_runs(scenario, {} if interruptions is None else {"next": interruptions, "turn": 1})

@@ -28,6 +28,7 @@ from angos.sansio.effects import (
     CopyKey,
     CreateKeys,
     DeleteKeys,
+    DeleteKeysWithin,
     DiscardPart,
     DiscardUpload,
     DrawId,
@@ -50,8 +51,8 @@ from angos.sansio.effects import (
     WriteCache,
 )
 
-WRITES = (CreateKeys, CopyKey, DeleteKeys, StageBody, PromoteParts, DiscardPart, DiscardUpload)
-REPEATABLE = (CreateKeys, CopyKey, DeleteKeys, PromoteParts, DiscardPart, DiscardUpload)
+WRITES = (CreateKeys, CopyKey, DeleteKeys, DeleteKeysWithin, StageBody, PromoteParts, DiscardPart, DiscardUpload)
+REPEATABLE = (CreateKeys, CopyKey, DeleteKeys, DeleteKeysWithin, PromoteParts, DiscardPart, DiscardUpload)
 MAKING = (Put, Copy, BeginPieces, PutPiece, CopyPiece, CompletePieces)
 """Requests that take space."""
 CHANGING = (*MAKING, AbortPieces, Delete, DeleteMany)
@@ -115,7 +116,7 @@ class Late(Fault):
     @classmethod
     def strikes(cls, effect: type[Any]) -> bool:
         """Writes whose bytes have already been sent."""
-        return issubclass(effect, (CreateKeys, PromoteParts, *NEVER_MADE_AGAIN, *MAKING, AbortPieces))
+        return issubclass(effect, (CreateKeys, DeleteKeysWithin, PromoteParts, *NEVER_MADE_AGAIN, *MAKING, AbortPieces))
 
 
 class Twice(Fault):
@@ -141,7 +142,7 @@ class Partial(Fault):
     @classmethod
     def strikes(cls, effect: type[Any]) -> bool:
         """Effects with several entries."""
-        return issubclass(effect, (CreateKeys, DeleteKeys, DiscardUpload, DeleteMany))
+        return issubclass(effect, (CreateKeys, DeleteKeys, DeleteKeysWithin, DiscardUpload, DeleteMany))
 
 
 class Refused(Fault):
@@ -367,6 +368,7 @@ PLAN_STEPS = {
     PromoteParts: 14,
     StageBody: 8,
     DeleteKeys: 4,
+    DeleteKeysWithin: 6,
     DiscardPart: 2,
     DiscardUpload: 12,
 }

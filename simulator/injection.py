@@ -9,6 +9,7 @@ from typing import Any
 from angos.sansio.effects import (
     CreateKeys,
     DeleteKeys,
+    DeleteKeysWithin,
     DiscardUpload,
     Effect,
     FetchDocument,
@@ -83,6 +84,8 @@ class Injection(Scheduler):
 
     def _strike(self, task: Task, effect: Effect[Any], fault: str) -> None:
         pick = self.choices.pick
+        if type(effect) is DeleteKeysWithin and fault not in ("lost_request", "stall", "late", "cancel"):
+            self.invariants.removing(effect.keys, self.steps)  # some of it, perhaps
         match fault:
             case "lost_request":
                 self._use_up_body(effect)
@@ -91,7 +94,10 @@ class Injection(Scheduler):
                 self._apply_quietly(effect, task.exchange.replica)
                 self._fail(task, StorageUnavailable("the reply was lost"))
             case "late":
-                self._late.append((effect, task.exchange.replica))
+                until_ms = None
+                if isinstance(effect, DeleteKeysWithin):
+                    until_ms = task.issued_ms + int(effect.within_seconds * 1000)
+                self._late.append((effect, task.exchange.replica, until_ms))
                 self._fail(task, StorageUnavailable("no answer yet"))
             case "twice":
                 task.repeat = (self.world.store.apply(effect, task.exchange.replica),)
@@ -160,7 +166,7 @@ class Injection(Scheduler):
         match effect:
             case CreateKeys(entries, durable):
                 return CreateKeys(tuple(entry for entry in entries if self.choices.pick("entry", 2)), durable)
-            case DeleteKeys(keys):
+            case DeleteKeys(keys) | DeleteKeysWithin(keys):
                 return DeleteKeys(tuple(key for key in keys if self.choices.pick("entry", 2)))
             case DiscardUpload(upload):
                 names = self._store.names(upload)

@@ -52,6 +52,8 @@ class Scenario:
     tried_out: bool = True
     """S3, without quirks, is known to do what the registry relies on. Otherwise each process finds it out before it
     writes."""
+    aged: bool = False
+    """Days pass between what was done before and what clients do: the collector may look at it all."""
     access: Literal["open", "private"] = "open"
     """Private: with the people, policies and services of `angos.simulator.world.people`."""
 

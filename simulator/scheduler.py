@@ -17,6 +17,7 @@ from typing import Any
 
 from angos.sansio.effects import (
     AcquireLease,
+    DeleteKeysWithin,
     DrawId,
     Effect,
     EffectError,
@@ -26,6 +27,8 @@ from angos.sansio.effects import (
     ReleaseLease,
     SignUrl,
     Sleep,
+    StorageUnavailable,
+    Tell,
     Together,
 )
 from angos.sansio.errors import RegistryError
@@ -158,6 +161,10 @@ class Scheduler(Turns):
         if performer is not None:
             performer(self, task, effect)
             return
+        if type(effect) is DeleteKeysWithin:
+            if self._is_too_late(task, effect):
+                return
+            self.invariants.removing(effect.keys, self.steps)
         if self._fine and (plan := self._plan_of(task, effect)) is not None:
             task.plan, task.doom = plan, None
             self._step_plan(task)
@@ -172,6 +179,13 @@ class Scheduler(Turns):
             if self.timeline is not None:
                 self.timeline.applied(task.name, reply)
             self._resume(task, reply)
+
+    def _is_too_late(self, task: Task, effect: DeleteKeysWithin) -> bool:
+        """Then it fails here."""
+        if self._clock.now_ms <= task.issued_ms + int(effect.within_seconds * 1000):
+            return False
+        self._fail(task, StorageUnavailable("it is too late to remove anything"))
+        return True
 
     def _resume(self, task: Task, reply: object) -> None:
         try:
@@ -203,6 +217,7 @@ class Scheduler(Turns):
 
     def _issued(self, task: Task, effect: Effect[Any]) -> None:
         task.effect = effect
+        task.issued_ms = self._clock.now_ms
         task.exchange.effects += 1
         self.effects += 1
         if self.points is not None or self.timeline is not None:
@@ -220,7 +235,11 @@ class Scheduler(Turns):
         with suppress(EffectError):
             self._store.apply(effect, process)
 
-    def _apply_late(self, effect: Effect[Any] | Step[Any], process: str) -> None:
+    def _apply_late(self, effect: Effect[Any] | Step[Any], process: str, until_ms: int | None) -> None:
+        if until_ms is not None and self._clock.now_ms > until_ms:
+            return
+        if isinstance(effect, DeleteKeysWithin):
+            self.invariants.removing(effect.keys, self.steps)
         if self.timeline is not None:
             self.timeline.note(self.steps, self._clock.now_ms, f"late: {type(effect).__name__} is applied")
         if isinstance(effect, Effect):
@@ -235,7 +254,10 @@ class Scheduler(Turns):
                 self.timeline.applied(task.name, first)
             self._resume(task, first)
             return
-        again = self._store.apply(effect, task.exchange.replica)
+        if type(effect) is DeleteKeysWithin and self._clock.now_ms > task.issued_ms + int(effect.within_seconds * 1000):
+            again = first
+        else:
+            again = self._store.apply(effect, task.exchange.replica)
         if isinstance(first, tuple):
             # "True if this call created it": the call did, whichever of its attempts.
             again = tuple(one or two for one, two in zip(first, again, strict=True))
@@ -282,6 +304,10 @@ class Scheduler(Turns):
     def _step_plan(self, task: Task) -> None:
         plan = task.plan
         assert plan is not None
+        if type(task.effect) is DeleteKeysWithin and not task.doom and self._is_too_late(task, task.effect):
+            plan.abandon()
+            task.plan = None
+            return
         fault, at = task.doom or ("", -1)
         if plan.steps >= at and fault in ("crash", "kill"):
             task.doom = None
@@ -371,6 +397,9 @@ class Scheduler(Turns):
 
     def _ask_services(self, task: Task, effect: Effect[Any]) -> None:
         private = self.world.private
+        if private is None and type(effect) is Tell:
+            self._resume(task, None)
+            return
         assert private is not None, "an open registry asks nobody"
         try:
             reply = private.perform(effect, task.exchange.replica)

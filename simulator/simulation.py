@@ -31,9 +31,13 @@ from angos.simulator.scenario import Scenario
 from angos.simulator.scheduler import Stopped
 from angos.simulator.tasks import Client, Exchange, Task
 from angos.simulator.timeline import Timeline
+from angos.simulator.world.chores import chore
 from angos.simulator.world.client import Act, Call, Script, Shared
 from angos.simulator.world.people import PEOPLE
-from angos.simulator.world.scripts import play
+from angos.simulator.world.scripts import COLLECT, SWEEP, play
+
+DEPTH = 3
+"""Runs after which nothing is left that a run before has made needless."""
 
 
 class Simulation(Asking):
@@ -53,12 +57,16 @@ class Simulation(Asking):
         self.shared = Shared()
         self._config = scenario.registry_config
         self.troubled = self.littered = bool(scenario.quirks)
+        acts = (act for acts in scenario.clients for act in acts)
+        self._collecting = any(act.verb == "collect" for act in acts)
         self._access = AccessOracle() if self.world.private is not None else None
 
     def run(self) -> Violation | None:
         """Prepare in peace, let the clients work, let everything settle, and look at what is there."""
         try:
             self._play_in_peace(self.scenario.before, "before")
+            if self.scenario.aged:
+                self._let_days_pass()
             self._faults_left = self.scenario.faults_max
             for number, acts in enumerate(self.scenario.clients):
                 self.begin(f"client-{number}", acts, replica=number)
@@ -102,6 +110,8 @@ class Simulation(Asking):
             faulty = True
         self.calls(self.invariants.audit())
         self.invariants.judge()
+        if self._collecting:
+            self._collect_everything()
         private = self.world.private
         # Who was cancelled may have asked, and was not there for the answer.
         if (
@@ -117,6 +127,22 @@ class Simulation(Asking):
         if self.world.s3 is not None:
             self.invariants.bucket_at_rest(self.world.s3.bucket.uploads, self.scenario.quirks, faulty=faulty)
 
+    def _let_days_pass(self) -> None:
+        longest = max(self._config.collection_grace_seconds, self._config.tag_history_seconds)
+        self.world.clock.now_ms += 2 * int(longest * 1000)
+        self.invariants.aged()
+
+    def _collect_everything(self) -> None:
+        """With time enough and in peace, the collector finds all that nobody needs: whatever was started has ended or
+        never will. After faults it has to be told to look at everything, as a crash may leave bytes that nobody named.
+        """
+        if self.fired:
+            self.calls([SWEEP], "sweep")
+        for _ in range(DEPTH):
+            self._let_days_pass()
+            self.calls([COLLECT], "collector")
+        self.invariants.exact()
+
     def _play_in_peace(self, acts: tuple[Act, ...], name: str) -> None:
         if acts:
             before, self.choices = self.choices, Calm()
@@ -127,13 +153,18 @@ class Simulation(Asking):
     # --- requests and answers -----------------------------------------------------------------------------------------
 
     def _finished(self, exchange: Exchange, value: Any) -> None:
+        if exchange.call.chore:
+            self._take_answer(exchange.client, None)
+            return
         answer = self._answer_of(value)
-        faulty = self.troubled
+        # A collector that takes its time keeps others waiting, and at last they give up.
+        faulty = self.troubled or self._collecting
         if self._access is not None:
             # Time may pass while somebody else asks a provider: to those who wait that is an outage.
             faulty = faulty or self.world.leases.waited_in_vain
             self._access.answered(exchange.client.who, exchange.call, answer, faulty=faulty)
-        self.invariants.answered(exchange.call, value, answer, effects=exchange.effects, faulty=faulty)
+        called, effects = exchange.called, exchange.effects
+        self.invariants.answered(exchange.call, value, answer, called=called, effects=effects, faulty=faulty)
         self._tell(exchange, answer)
 
     def _answer_of(self, response: Response) -> Answer:
@@ -171,6 +202,9 @@ class Simulation(Asking):
         if self.timeline is not None:
             self.timeline.answered(self.steps, self.world.clock.now_ms, exchange.client.name, exchange.call, answer)
         call = exchange.call
+        if call.chore:
+            self._take_answer(exchange.client, None)
+            return
         if self.on_answer is not None:
             self.on_answer(call, answer)
         self.invariants.told(call, answer, exchange.called, self.steps)
@@ -213,7 +247,8 @@ class Simulation(Asking):
         request = Request(call.method, call.target, Headers(fields), BodyHandle(handle), length)
         self.invariants.sent(call)
         # Looked up when it is needed, so that a test can break it.
-        self._ready.append(Task(client.name, exchange, registry.handle(request, self._config)))
+        operation = chore(call.chore, self._config) if call.chore else registry.handle(request, self._config)
+        self._ready.append(Task(client.name, exchange, operation))
         if self.timeline is not None:
             self.timeline.sent(self.steps, self.world.clock.now_ms, client.name, call, exchange.replica)
 

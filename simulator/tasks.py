@@ -58,6 +58,8 @@ class Task:
     operation: Operation[Any]
     effect: Effect[Any] | None = None
     """None before it has started."""
+    issued_ms: int = 0
+    """When the effect was issued."""
     group: Group | None = None
     """The group that it is a child of."""
     place: int = 0

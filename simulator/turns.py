@@ -31,8 +31,9 @@ from angos.simulator.world.clock import Clock
 PRIVATE = frozenset({DrawId, ReadBody, SignToken, SignUrl, Tell, Together, VerifyOwnToken, VerifyToken})
 """Nobody else can tell when they happen: no other task need come before."""
 
-Late = tuple[Effect[Any] | Step[Any], str]
-"""An effect, or a request to a bucket, that is applied some time after its process was told that there is no answer."""
+Late = tuple[Effect[Any] | Step[Any], str, int | None]
+"""An effect, or a request to a bucket, that is applied some time after its process was told that there is no answer,
+and not after the time at the end."""
 
 
 class Turns(ABC):
@@ -72,7 +73,7 @@ class Turns(ABC):
         self._asleep = [task for task in self._asleep if id(task) not in gone]
 
     @abstractmethod
-    def _apply_late(self, effect: Effect[Any] | Step[Any], process: str) -> None:
+    def _apply_late(self, effect: Effect[Any] | Step[Any], process: str, until_ms: int | None) -> None:
         """Something arrives whose process was told long ago that it is not coming."""
 
     def _choose(self) -> Task | None:

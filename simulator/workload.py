@@ -26,7 +26,7 @@ UPLOADING = (
     "head_blob",
 )
 NAMING = ("push_image", "put_manifest", "delete_manifest", "delete_tag", "pull", "get_manifest", "list_referrers")
-MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(set(SCRIPTS) - {"restore_tag"})))
+MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(set(SCRIPTS) - {"collect", "restore_tag"})))
 """What came later is left out, so that the seeds stay what they were."""
 
 STORAGE_FAULTS = tuple(name for name in FAULTS if name not in (*ACCESS_FAULTS, *REQUEST_FAULTS))
@@ -110,6 +110,59 @@ def _in_requests(scenario: Scenario, random: Random, *, faults: bool) -> Scenari
         quirks=quirks,
         tried_out=not quirks and random.random() < 0.9,
     )
+
+
+COLLECTED = (
+    "push_image",
+    "push_image",
+    "push_blob",
+    "put_manifest",
+    "mount_blob",
+    "leave_upload",
+    "cancel_upload",
+    "delete_manifest",
+    "delete_manifest",
+    "delete_tag",
+    "delete_blob",
+    "pull",
+    "head_blob",
+)
+
+
+def draw_collected(number: int, *, store: StoreKind | None = None, faults: bool = True) -> Seed:
+    """The run of this number with collectors at work, among things that were pushed and deleted days ago."""
+    random = Random(f"collected {number}")
+    chance = random.random
+
+    def act(verbs: tuple[str, ...] = COLLECTED) -> Act:
+        return Act(
+            verb=random.choice(verbs),
+            namespace=0 if chance() < 0.6 else random.randrange(len(NAMESPACES)),
+            tag=random.choice((-1, 0, 0, 1)),
+            item=random.randrange(4) if chance() < 0.5 else random.randrange(2),
+            form=random.choice(FORMS),
+            other=random.randrange(2),
+        )
+
+    seed = draw(number, store=store, faults=faults)
+    collectors = tuple((Act("collect"),) * random.randint(1, 2) for _ in range(random.choice((1, 1, 1, 2))))
+    clients = tuple(tuple(act() for _ in range(random.randint(1, 3))) for _ in range(random.choice((1, 1, 2))))
+    before = [act(("push_image", "push_blob", "mount_blob", "delete_manifest")) for _ in range(random.randint(1, 4))]
+    if chance() < 0.7:
+        before += [Act("push_image"), Act("delete_manifest")]
+    scenario = replace(
+        seed.scenario,
+        clients=collectors + clients,
+        before=tuple(before),
+        aged=True,
+        access="open",
+        immutable_tags=False,
+        store="bucket" if seed.scenario.store == "s3" else seed.scenario.store,
+        quirks=(),
+        tried_out=True,
+        faults=tuple(name for name in seed.scenario.faults if name in STORAGE_FAULTS),
+    )
+    return replace(seed, scenario=scenario)
 
 
 def _private(scenario: Scenario, random: Random, *, faults: bool) -> Scenario:

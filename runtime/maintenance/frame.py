@@ -32,6 +32,7 @@ from angos.runtime.opening import opened_services
 from angos.runtime.performer import RequestPerformer
 from angos.runtime.stores.disk import UnusableRoot
 from angos.sansio.effects import EffectError, Tell
+from angos.sansio.errors import RegistryError
 from angos.sansio.operation import Operation
 from angos.sansio.progress import Passed, Progress
 
@@ -70,6 +71,10 @@ def run(
     except (UnusableRoot, EffectError) as error:
         meter.clear()
         return refuse([error])
+    except RegistryError as error:
+        meter.clear()
+        complain(error.message)
+        return 1
     except KeyboardInterrupt:
         meter.clear()
         complain("interrupted; what was done so far counts, and the next run goes on with the rest")

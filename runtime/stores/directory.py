@@ -15,6 +15,7 @@ from errno import EBADF
 from pathlib import Path
 from stat import S_ISREG
 from threading import Lock
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from anyio import CancelScope
@@ -33,6 +34,7 @@ from angos.sansio.effects import (
     CopyKey,
     CreateKeys,
     DeleteKeys,
+    DeleteKeysWithin,
     DiscardPart,
     DiscardUpload,
     HashKey,
@@ -40,6 +42,7 @@ from angos.sansio.effects import (
     Key,
     ListFolders,
     ListKeys,
+    ListStats,
     Page,
     Part,
     PromoteParts,
@@ -49,6 +52,7 @@ from angos.sansio.effects import (
     Staged,
     Stat,
     StatKey,
+    StatPage,
     StorageCorrupt,
 )
 from angos.sansio.layout import parse_blob_key
@@ -105,6 +109,8 @@ class DirectoryStore:
                 CreateKeys: self._create_keys,
                 DeleteKeys: self._delete_keys,
                 CopyKey: self._copy_key,
+                DeleteKeysWithin: self._delete_keys_within,
+                ListStats: self._list_stats,
                 PromoteParts: self._promote_parts,
                 DiscardPart: self._discard_part,
                 DiscardUpload: self._discard_upload,
@@ -200,6 +206,15 @@ class DirectoryStore:
         """`ListFolders`."""
         return self._list(self._listings.page_of_folders, effect)
 
+    def list_stats(self, effect: ListStats) -> Later[StatPage]:
+        """`ListStats`."""
+        return run_in_thread(self._list_stats, effect)
+
+    def _list_stats(self, effect: ListStats) -> StatPage:
+        page = self._list_keys_patiently(ListKeys(effect.prefix, effect.after, effect.limit))
+        stats = ((name, self.stat_key(StatKey(Key(effect.prefix + name)))) for name in page.names)
+        return StatPage(tuple((name, stat) for name, stat in stats if stat is not None), page.last, page.more)
+
     def sign_url(self, effect: SignUrl) -> None:
         """`SignUrl`: a folder has no address."""
 
@@ -238,6 +253,10 @@ class DirectoryStore:
         """`CopyKey`."""
         return run_in_thread(self._copy_key, effect)
 
+    def delete_keys_within(self, effect: DeleteKeysWithin) -> Later[None]:
+        """`DeleteKeysWithin`."""
+        return run_in_thread(self._delete_keys_until, effect, monotonic() + effect.within_seconds)
+
     def promote_parts(self, effect: PromoteParts) -> Later[bool]:
         """`PromoteParts`."""
         return run_in_thread(self._promote_parts, effect)
@@ -258,6 +277,12 @@ class DirectoryStore:
 
     def _copy_key(self, effect: CopyKey) -> bool | None:
         return self._run(f"copying {effect.key}", plans.copy_key(effect, self._folders))
+
+    def _delete_keys_within(self, effect: DeleteKeysWithin) -> None:
+        self._delete_keys_until(effect, monotonic() + effect.within_seconds)
+
+    def _delete_keys_until(self, effect: DeleteKeysWithin, until: float) -> None:
+        self._run("deleting keys", plans.delete_keys(effect, self._folders), until)
 
     def _promote_parts(self, effect: PromoteParts) -> bool:
         return self._run(f"creating {effect.key}", plans.promote_parts(effect, self._folders))
@@ -295,8 +320,8 @@ class DirectoryStore:
                 raise storage_error("storing a part of an upload", error) from error
             raise
 
-    def _run(self, doing: str, plan: Coroutine[Any, Any, T]) -> T:
-        run = DiskPlan(self._disk, plan)
+    def _run(self, doing: str, plan: Coroutine[Any, Any, T], until: float | None = None) -> T:
+        run = DiskPlan(self._disk, plan, until)
         try:
             return run.run()
         except OSError as error:

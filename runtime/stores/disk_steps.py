@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from angos.runtime.stores.disk import Disk, remove_if_there
@@ -63,9 +64,11 @@ def storage_error(doing: str, error: OSError, *, published: bool = False) -> Eff
 class DiskPlan(Generic[T]):
     """One run of a plan. `run` it whole, or `run_to_receive` and then `finish`; `undo` after a failure in between."""
 
-    def __init__(self, disk: Disk, plan: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, disk: Disk, plan: Coroutine[Any, Any, T], until: float | None = None) -> None:
+        """`until`: on the clock of `time.monotonic`, when it is too late to remove anything."""
         self._disk = disk
         self._plan = plan
+        self._until = until
         self._open: dict[str, int] = {}
         self._temporaries: list[str] = []
         self.published = False
@@ -235,6 +238,8 @@ class DiskPlan(Generic[T]):
             remove_if_there(full)
             self._temporaries.remove(full)
             return
+        if self._until is not None and monotonic() > self._until:
+            raise OSError(errno.ETIME, os.strerror(errno.ETIME))
         try:
             os.unlink(full)
         except (FileNotFoundError, NotADirectoryError):

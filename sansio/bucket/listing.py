@@ -8,7 +8,7 @@ is the order of keys, but not always that of the names of folders: ``a!/`` and `
 from __future__ import annotations
 
 from angos.sansio.bucket.requests import List, ListUploads, Terms
-from angos.sansio.effects import ListFolders, ListKeys, Page, Prefix, StorageUnavailable
+from angos.sansio.effects import ListFolders, ListKeys, ListStats, Page, Prefix, Stat, StatPage, StorageUnavailable
 
 
 async def list_keys(effect: ListKeys, terms: Terms) -> Page:
@@ -26,6 +26,25 @@ async def list_keys(effect: ListKeys, terms: Terms) -> Page:
         token = listed.next_token
     more = len(names) > effect.limit or token is not None
     return Page(tuple(names[: effect.limit]), more)
+
+
+async def list_stats(effect: ListStats, terms: Terms) -> StatPage:
+    """`ListStats`. A key whose age the store does not tell fails it: nobody may take it for old."""
+    entries: list[tuple[str, Stat]] = []
+    last, token = effect.after, ""
+    while True:
+        room = effect.limit - len(entries)
+        listed = await List(effect.prefix, effect.after, token, min(terms.listing_max, room))
+        for (name, size), modified_ms in zip(listed.keys, listed.modified_ms, strict=True):
+            if name and not name.endswith("/"):
+                _check_order(terms, effect.prefix, last, name)
+                last = name
+                if modified_ms is None:
+                    raise terms.unavailable(f"listing {effect.prefix}", f"it does not say when {name} was written")
+                entries.append((name, Stat(size, modified_ms)))
+        if listed.next_token is None or len(entries) >= effect.limit:
+            return StatPage(tuple(entries), last, listed.next_token is not None)
+        token = listed.next_token
 
 
 async def list_folders(effect: ListFolders, terms: Terms) -> Page:

@@ -171,6 +171,8 @@ class Listed:
     """With their ``/`` at the end."""
     next_token: str | None
     """None: there is no more."""
+    modified_ms: tuple[int | None, ...] = ()
+    """When each of the keys was written, as far as the answer says."""
 
 
 @dataclass(frozen=True, slots=True)

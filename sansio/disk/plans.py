@@ -34,6 +34,7 @@ from angos.sansio.effects import (
     CopyKey,
     CreateKeys,
     DeleteKeys,
+    DeleteKeysWithin,
     DiscardPart,
     DiscardUpload,
     Key,
@@ -111,8 +112,8 @@ async def create_keys(effect: CreateKeys, folders: Folders) -> tuple[bool, ...]:
     return tuple(created)
 
 
-async def delete_keys(effect: DeleteKeys, folders: Folders) -> None:
-    """`DeleteKeys`."""
+async def delete_keys(effect: DeleteKeys | DeleteKeysWithin, folders: Folders) -> None:
+    """`DeleteKeys`; and `DeleteKeysWithin`, for which whoever takes the steps refuses those that come too late."""
     for key in effect.keys:
         await Remove(key_path(key))
     emptied = dict.fromkeys(Path(folder) for key in effect.keys for folder in distribution_tag_folders(key))

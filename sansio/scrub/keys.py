@@ -32,6 +32,7 @@ Kind = Literal[
     "import",
     "probe",
     "scrub",
+    "collector",
     "other registry",
 ]
 
@@ -166,7 +167,18 @@ def _catalogue(rest: str) -> Known | None:
     return None if namespace is None or what or not rest.endswith("!") else Known("catalogue", namespace)
 
 
+def _suspect(rest: str) -> Known | None:
+    return None if layout.parse_suspect_name(rest) is None else Known("collector")
+
+
+def _collector(rest: str) -> Known | None:
+    kind, _, name = rest.partition("/")
+    return Known("collector") if kind in ("permit", "mark") and _UUID.fullmatch(name) else None
+
+
 def _import(rest: str) -> Known | None:
+    if layout.IMPORTS_PREFIX + rest in (layout.TAKING_OVER_KEY, layout.TAKEN_OVER_KEY):
+        return Known("collector")
     namespace, name = _split(rest)
     if namespace is None or layout.parse_ordered_name(name.removeprefix("/")) is None:
         return None
@@ -220,6 +232,8 @@ _FAMILIES: dict[str, Callable[[str], Known | None]] = {
     layout.IMPORTS_PREFIX: _import,
     layout.PROBES_PREFIX: _probe,
     layout.SCRUB_PREFIX: _scrub,
+    layout.SUSPECTS_PREFIX: _suspect,
+    layout.COLLECTORS_PREFIX: _collector,
     "v2/gc/": _marker,
 }
 

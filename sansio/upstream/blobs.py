@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from angos.sansio import layout
 from angos.sansio.blobs import answer_with_blob, blob_unknown, get_blob
+from angos.sansio.collection.presence import keep
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.effects import CreateKeys, ListKeys, ReadCache, StatKey, Tell
 from angos.sansio.errors import RegistryError
@@ -77,6 +78,7 @@ async def _get(
         size = await _look(namespace, digest, repository)
         if request.method == "HEAD":
             return "passed on", answer_with_blob(digest, size, request, config, lambda *_: Inline(b""))
+        await keep((digest,), config.collection_grace_seconds)
         await CreateKeys(((layout.owner_key(digest, namespace), b""),))
         with suppress(RegistryError):  # the collector may have been faster
             return "unchanged", await get_blob(namespace, digest, request, config)

@@ -8,18 +8,16 @@ with those that sent parts of it, so that the next fill asks somebody else.
 from __future__ import annotations
 
 from angos.sansio import layout
-from angos.sansio.blobs import blob_unknown
+from angos.sansio.blobs import blob_unknown, make_blob
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.effects import (
     BodyTooLarge,
-    CreateKeys,
     DrawId,
     EffectError,
     HashParts,
     HashState,
     Part,
     Prefix,
-    PromoteParts,
     ReadCache,
     Sleep,
     StatKey,
@@ -170,10 +168,9 @@ class _Fill:
                 return FillEnd(502, f"{self._who()} sent something else as {self._digest}: {problem}")
             # Whoever follows has all bytes now, whatever becomes of them here.
             await ReleaseFill(self._name)
-            if not await PromoteParts(upload, tuple(self._parts), layout.blob_key(self._digest)):
+            if not await make_blob(self._namespace, self._digest, upload, tuple(self._parts)):
                 await self._tell("its parts were removed before they were the blob")
                 return FillEnd(stored=False)
-            await CreateKeys(((layout.owner_key(self._digest, self._namespace), b""),))
             await self._tell("")
         return FillEnd()
 

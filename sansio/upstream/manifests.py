@@ -22,7 +22,13 @@ from angos.sansio.effects import ReadCache, ReadClock, StatKey, StorageFull, Sto
 from angos.sansio.errors import Invalid, RegistryError
 from angos.sansio.http.message import Inline, Request, Response
 from angos.sansio.http.warning import warnings
-from angos.sansio.manifests import get_manifest, manifest_headers, manifest_unknown, store_manifest
+from angos.sansio.manifests import (
+    get_manifest,
+    keep_references,
+    manifest_headers,
+    manifest_unknown,
+    store_manifest,
+)
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import Manifest, parse_manifest
 from angos.sansio.oci.media_type import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, parse_media_type
@@ -128,6 +134,7 @@ async def _by_digest(
                 raise manifest_unknown(namespace, digest)
             fetched = found[1]
             try:
+                await keep_references(namespace, fetched.manifest, config.collection_grace_seconds)
                 await store_manifest(namespace, digest, fetched.body, fetched.manifest)
             except (StorageFull, StorageRefused):
                 return "passed on", _unstored(digest, fetched)
@@ -205,6 +212,7 @@ async def _compare(
     fetched = found[1]
     fixed = frozenset((tag,)) if config.is_immutable(namespace, tag) else frozenset()
     try:
+        await keep_references(namespace, fetched.manifest, config.collection_grace_seconds)
         await store_manifest(namespace, fetched.digest, fetched.body, fetched.manifest, (tag,), fixed)
     except (StorageFull, StorageRefused):
         return fetched

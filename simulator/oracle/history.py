@@ -25,6 +25,7 @@ DELETES = {"manifest": "drop", "tag": "drop if", "claim": "drop if", "referrer":
 """For each kind of register what the deletion of a manifest means for it."""
 
 SETS = ("set", "set once")
+COLLECTOR = "collector"
 
 _NAMED = re.compile(rb"is immutable and names (sha(?:256|512):[0-9a-f]+)")
 
@@ -113,6 +114,10 @@ class History:
             self.registers.setdefault(claim_on(intent.register), []).extend(events)
         return [] if refused else events
 
+    def collected(self, register: Register, step: int) -> None:
+        """A collector takes away what nobody has needed for long, or perhaps does."""
+        self.registers[register].append(Event("drop", None, step, step, False, COLLECTOR))
+
     def power_cut(self, unanswered: list[tuple[Intent, ...]], now: int) -> None:
         """The power is cut while these requests are unanswered.
 
@@ -142,7 +147,8 @@ class History:
         """
         events = self.registers[register]
         kind = DELETES.get(register[0])
-        deletes = [event for event in events if event.kind == kind]
+        # A push that finds its bytes collected puts them there once more.
+        deletes = [event for event in events if event.kind == kind or event.who == COLLECTOR]
         if not deletes:
             return events
         repeated = [

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from functools import lru_cache
 
 from angos.sansio import layout
+from angos.sansio.effects import Key
 from angos.sansio.http.message import Redirect, Response
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import Digest
@@ -21,7 +22,7 @@ from angos.simulator.oracle.records import Record, claim_of, keys_of, read_recor
 from angos.simulator.oracle.uploads import Uploads
 from angos.simulator.oracle.violation import Violation, Visible
 from angos.simulator.world.bodies import hexdigest
-from angos.simulator.world.calls import blob_digests, read_call
+from angos.simulator.world.calls import blob_digests, named_digests, read_call
 from angos.simulator.world.client import Call
 from angos.simulator.world.quirks import UNTRUSTED
 
@@ -39,6 +40,12 @@ class Invariants:
         self._dropped: set[Register] = set()
         self._written: set[str] = set()
         self._used: set[Register] = set()
+        self._collected: set[str] = set()
+        """Digests of which a collector has removed something."""
+        self._seen: dict[Register, int] = {}
+        """Blobs that somebody was told are there, a short while ago, and when."""
+        self._promised: set[tuple[str, str, str]] = set()
+        """Namespace, manifest, and a blob that was there when it was pushed."""
 
     # --- after every applied effect -----------------------------------------------------------------------------------
 
@@ -53,6 +60,8 @@ class Invariants:
                 and store.surviving(claim.needs) is None
                 and store.get(key) is not None
                 and claim.unless not in self._dropped
+                # Bytes of an upload may be collected before they have a name; then they are put there again.
+                and (claim.kind != "name before bytes" or _digest_of(claim.needs) not in self._collected)
             ):
                 raise Violation(claim.kind, claim.sentence)
         touched.clear()
@@ -80,7 +89,9 @@ class Invariants:
         if call.upload:
             self._uploads.sent(call)
 
-    def answered(self, call: Call, response: Response, answer: Answer, *, effects: int, faulty: bool) -> None:
+    def answered(
+        self, call: Call, response: Response, answer: Answer, *, called: int, effects: int, faulty: bool
+    ) -> None:
         """The registry has decided on an answer."""
         status = answer.status
         if effects > EFFECTS_MAX:
@@ -104,6 +115,7 @@ class Invariants:
             self._check_conflict(call, answer)
         if status == 201:
             self._check_created(call)
+            self._check_warnings(call, response, called)
         if call.upload:
             self._uploads.answered(call, answer)
 
@@ -155,6 +167,94 @@ class Invariants:
                 what = f"{tag} of {namespace} was acknowledged, as {value[:19]}"
                 raise Violation("acknowledged, not durable", what)
 
+    def _check_warnings(self, call: Call, response: Response, called: int) -> None:
+        """A manifest may be pushed before its blobs; but what somebody was told is there has to be there, and stay."""
+        kept = [intent.register for intent in call.intents if intent.kind == "keep" and intent.register[0] == "blob"]
+        if not kept:
+            return
+        _, namespace, manifest = next(i.register for i in call.intents if i.register[0] == "manifest")
+        missing = " ".join(value for name, value in response.headers if name == "Warning")
+        for register in kept:
+            if register[2] not in missing:
+                self._promised.add((namespace, manifest, register[2]))
+            elif self._seen.get(register, called) < called and register not in self._dropped:
+                what = f"{_name(call)} found {register[2][:19]} missing, which somebody was told is there"
+                raise Violation("promise broken", what)
+            elif ("manifest", namespace, manifest) in self._dropped:
+                self._promised.discard((namespace, manifest, register[2]))
+
+    # --- collection ---------------------------------------------------------------------------------------------------
+
+    def aged(self) -> None:
+        """Days have passed. What was announced then and not done since will not be done."""
+        self._seen.clear()
+
+    def removing(self, keys: tuple[Key, ...], step: int) -> None:
+        """A collector is about to remove these keys."""
+        needed = self._needed()
+        for key in keys:
+            digest = _parse_blob_key(key)
+            if digest is None:
+                digest, namespaces = _parse_name(key)
+            else:
+                namespaces = [namespace for namespace, _ in needed]
+            self._collected.add(str(digest))
+            if not key.endswith(("/data", "!own")):
+                continue
+            if any((namespace, str(digest)) in needed for namespace in namespaces):
+                raise Violation("needed blob collected", f"{key} is removed, and a manifest needs it")
+            for register in sorted(self._history.registers):
+                if register[0] == "blob" and register[2] == str(digest) and register[1] in namespaces:
+                    if register in self._seen:
+                        what = f"{key} is removed, and somebody has just been told that it is there"
+                        raise Violation("promise broken", what)
+                    self._history.collected(register, step)
+
+    def _needed(self) -> set[tuple[str, str]]:
+        """Namespaces and digests of what their manifests are made of."""
+        needed = set()
+        for name in self._store.names("v2/ns/"):
+            record = read_record(name)
+            if record is not None and record.kind == "rev":
+                needed.add((str(record.namespace), str(record.digest)))
+                body = self._store.get(layout.blob_key(record.digest))
+                needed |= {(str(record.namespace), digest) for digest in named_digests(body or b"{}")}
+        return needed
+
+    def _reached_from(self, needed: set[tuple[str, str]]) -> set[tuple[str, str]]:
+        reached, new = set(needed), needed
+        while new:
+            found = set()
+            for namespace, digest in new:
+                body = self._store.get(layout.blob_key(_parse_digest(digest))) or b""
+                if body.startswith(b"{"):
+                    found |= {(namespace, named) for named in named_digests(body)}
+                    found.add((namespace, digest))
+            new = found - reached
+            reached |= new
+        return reached
+
+    def exact(self) -> None:
+        """What the store holds is what can be reached. Through a child of an index that was deleted, too: the tag that
+        names the index could be set back to it, and the child be brought back with it."""
+        certain = self._needed()
+        needed = self._reached_from(certain)
+        digests = {digest for _, digest in needed}
+        for key in self._store.names("v2/"):
+            digest = _parse_blob_key(key)
+            if digest is not None:
+                if str(digest) not in digests:
+                    raise Violation("needless blob left", f"{key} is left, and nobody needs it")
+            elif key.startswith("v2/ref/"):
+                digest, (namespace,) = _parse_name(key)
+                if (namespace, str(digest)) not in needed:
+                    raise Violation("needless name left", f"{key} is left, and nobody needs it")
+            elif key.startswith("v2/collector/") or (
+                (suspicion := layout.parse_suspect_name(key.removeprefix("v2/suspect/"))) is not None
+                and not any(str(suspicion.digest) == digest for _, digest in needed - certain)
+            ):
+                raise Violation("collector left something", f"{key} is left, and no collector is at work")
+
     def power_cut(self) -> None:
         """What is not finished need not go on."""
         self._uploads.power_cut()
@@ -163,6 +263,11 @@ class Invariants:
         """A client was given this answer, or none."""
         if call.upload:
             self._uploads.told(call, answer, called, returned)
+        if answer is not None and answer.status in (200, 201):
+            for intent in call.intents:
+                announced = intent.kind == "set" or (intent.kind == "read" and call.method == "HEAD")
+                if intent.register[0] == "blob" and announced:
+                    self._seen.setdefault(intent.register, returned)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -232,11 +337,23 @@ class Invariants:
             raise Violation("dangling", f"the manifest {manifest} of {namespace} has no bytes")
         for digest in blob_digests(body):
             register = ("blob", namespace, digest)
+            if digest in self._collected and (namespace, str(record.digest), digest) not in self._promised:
+                continue
             if register in self._dropped or not self._history.is_acknowledged(register):
                 continue
             if any(self._store.get(key) is None for key in keys_of(register)):
                 what = f"{manifest} of {namespace} lost its blob {short(Digest.parse(digest))}"
                 raise Violation("incomplete image", what)
+
+
+def _digest_of(key: str) -> str:
+    return str(_parse_blob_key(key))
+
+
+def _parse_name(key: str) -> tuple[Digest, list[str]]:
+    """Digest and namespace of a key that says who owns or needs a blob."""
+    _, _, algorithm, _, encoded, rest = key.split("/", 5)
+    return Digest(algorithm, encoded), [rest.partition("!")[0]]
 
 
 def _rank(record: Record) -> tuple[int, bool, Digest]:

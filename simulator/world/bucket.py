@@ -189,13 +189,16 @@ class Bucket:
             if end and entry in (last, token):  # one entry for all of the folder
                 continue
             if len(keys) + len(folders) == limit:
-                return Listed(tuple(keys), tuple(folders), last)
+                return Listed(tuple(keys), tuple(folders), last, self._ages(prefix, keys))
             if end:
                 folders.append(entry)
             else:
                 keys.append((name, len(self.objects[names[place - 1]].content)))
             last = entry
-        return Listed(tuple(keys), tuple(folders), None)
+        return Listed(tuple(keys), tuple(folders), None, self._ages(prefix, keys))
+
+    def _ages(self, prefix: str, keys: list[tuple[str, int]]) -> tuple[int, ...]:
+        return tuple(self.objects[prefix + name].modified_ms for name, _ in keys)
 
     def _list_uploads(self, request: ListUploads) -> ListedUploads:
         return self.page_of_uploads(request, self.limits.listing_max)

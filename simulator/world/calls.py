@@ -159,3 +159,10 @@ def blob_digests(manifest: bytes) -> tuple[str, ...]:
     value: dict[str, Any] = json.loads(manifest)
     descriptors = [*([value["config"]] if "config" in value else []), *value.get("layers", [])]
     return tuple(descriptor["digest"] for descriptor in descriptors)
+
+
+@lru_cache(maxsize=4096)
+def named_digests(manifest: bytes) -> tuple[str, ...]:
+    """The digests of everything that a manifest is made of: config, layers, children."""
+    value: dict[str, Any] = json.loads(manifest)
+    return (*blob_digests(manifest), *(child["digest"] for child in value.get("manifests", [])))

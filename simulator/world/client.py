@@ -34,6 +34,8 @@ class Call:
     """The location of the upload that the request is about."""
     elsewhere: bool = False
     """Prefer another replica than the last time."""
+    chore: str = ""
+    """No request, but work of the registry itself, by its name in `angos.simulator.world.chores`."""
 
 
 Script = Generator[Call, Answer | None, None]

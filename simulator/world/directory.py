@@ -26,6 +26,7 @@ from angos.sansio.effects import (
     CopyKey,
     CreateKeys,
     DeleteKeys,
+    DeleteKeysWithin,
     DiscardPart,
     DiscardUpload,
     Effect,
@@ -34,12 +35,14 @@ from angos.sansio.effects import (
     HashParts,
     ListFolders,
     ListKeys,
+    ListStats,
     Page,
     PromoteParts,
     ReadKey,
     StageBody,
     Stat,
     StatKey,
+    StatPage,
     StorageFull,
     StorageRefused,
     StorageUnavailable,
@@ -55,6 +58,7 @@ PLANNED: dict[type[Effect[Any]], Callable[[Any, Folders], Coroutine[Any, Any, An
     CreateKeys: lambda effect, folders: plans.create_keys(effect, folders),
     DeleteKeys: lambda effect, folders: plans.delete_keys(effect, folders),
     CopyKey: lambda effect, folders: plans.copy_key(effect, folders),
+    DeleteKeysWithin: lambda effect, folders: plans.delete_keys(effect, folders),
     StageBody: lambda effect, folders: plans.stage_body(effect, folders),
     PromoteParts: lambda effect, folders: plans.promote_parts(effect, folders),
     DiscardPart: lambda effect, folders: plans.discard_part(effect),
@@ -200,6 +204,12 @@ class DirectoryWorld:
         content = self.get(effect.key)
         return None if content is None else hexdigest(effect.algorithm, content)
 
+    def _list_stats(self, effect: ListStats) -> StatPage:
+        page = self._list_keys(ListKeys(effect.prefix, effect.after, effect.limit))
+        files = ((name, self.disk.file(effect.prefix + name)) for name in page.names)
+        stats = tuple((name, Stat(len(file.content), file.modified_ms)) for name, file in files if file is not None)
+        return StatPage(stats, page.last, page.more)
+
     def _hash_parts(self, effect: HashParts) -> str | None:
         contents = [self.get(plans.part_path(effect.upload, part.name)) for part in effect.parts]
         if any(content is None for content in contents):
@@ -213,6 +223,7 @@ READERS: dict[type[Effect[Any]], Callable[[DirectoryWorld, Any], Any]] = {
     ListKeys: DirectoryWorld._list_keys,
     ListFolders: DirectoryWorld._list_folders,
     HashKey: DirectoryWorld._hash_key,
+    ListStats: DirectoryWorld._list_stats,
     HashParts: DirectoryWorld._hash_parts,
 }
 """The effects that only read."""

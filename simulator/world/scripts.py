@@ -27,6 +27,9 @@ from angos.simulator.world.pushing import (
     put_manifest,
 )
 
+COLLECT = Call("", "collect", chore="collect")
+SWEEP = Call("", "sweep", chore="sweep")
+
 
 def play(act: Act, shared: Shared) -> Script:
     """The script of an act."""
@@ -89,6 +92,11 @@ def delete_blob(act: Act, shared: Shared) -> Script:
     yield delete_blob_call(NAMESPACES[act.namespace], act.item)
 
 
+def collect(act: Act, shared: Shared) -> Script:
+    """Look for what nobody needs, and remove it."""
+    yield COLLECT
+
+
 def _pages(path: str, field_name: str, shared: Shared) -> Script:
     listing = Listing(path, [])
     shared.listings.append(listing)
@@ -124,5 +132,6 @@ SCRIPTS: dict[str, Callable[[Act, Shared], Script]] = {
         delete_tag,
         delete_manifest,
         delete_blob,
+        collect,
     )
 }

@@ -11,6 +11,7 @@ from angos.sansio.effects import (
     CopyKey,
     CreateKeys,
     DeleteKeys,
+    DeleteKeysWithin,
     DiscardPart,
     DiscardUpload,
     Effect,
@@ -19,6 +20,7 @@ from angos.sansio.effects import (
     Key,
     ListFolders,
     ListKeys,
+    ListStats,
     Page,
     Part,
     PromoteParts,
@@ -27,6 +29,7 @@ from angos.sansio.effects import (
     Staged,
     Stat,
     StatKey,
+    StatPage,
 )
 from angos.simulator.choices import Choices
 from angos.simulator.world.bodies import ArrivingBody, continued, hexdigest
@@ -144,6 +147,12 @@ class KeyWorld:
         folders = {name[start:].partition("/")[0] for name in self.names(effect.prefix) if "/" in name[start:]}
         return page_of(folders, effect.after, effect.limit)
 
+    def _list_stats(self, effect: ListStats) -> StatPage:
+        page = self._list_keys(ListKeys(effect.prefix, effect.after, effect.limit))
+        keys = [(name, Key(effect.prefix + name)) for name in page.names]
+        stats = tuple((name, Stat(len(self._values[key]), self._modified_ms[key])) for name, key in keys)
+        return StatPage(stats, page.last, page.more)
+
     def _create_keys(self, effect: CreateKeys) -> tuple[bool, ...]:
         created = []
         for key, value in effect.entries:
@@ -161,7 +170,7 @@ class KeyWorld:
         value = self._values.get(effect.key)
         return None if value is None else self._create_keys(CreateKeys(((effect.copy, value),)))[0]
 
-    def _delete_keys(self, effect: DeleteKeys) -> None:
+    def _delete_keys(self, effect: DeleteKeys | DeleteKeysWithin) -> None:
         for key in effect.keys:
             self._drop(key)
 
@@ -203,10 +212,12 @@ PERFORMERS: dict[type[Effect[Any]], Callable[[KeyWorld, Any], Any]] = {
     StatKey: KeyWorld._stat_key,
     ListKeys: KeyWorld._list_keys,
     ListFolders: KeyWorld._list_folders,
+    ListStats: KeyWorld._list_stats,
     CreateKeys: KeyWorld._create_keys,
     DeleteKeys: KeyWorld._delete_keys,
     HashKey: KeyWorld._hash_key,
     CopyKey: KeyWorld._copy_key,
+    DeleteKeysWithin: KeyWorld._delete_keys,
     StageBody: KeyWorld._stage_body,
     HashParts: KeyWorld._hash_parts,
     PromoteParts: KeyWorld._promote_parts,

@@ -173,7 +173,8 @@ def tags_not_looked_for_again_after_a_delete(patch: Patch) -> None:
     async def delete_manifest(namespace: Namespace, digest: Digest) -> Response:
         if await manifests.read_media_type(namespace, digest) is None:
             raise manifests.manifest_unknown(namespace, digest)
-        await manifests._unname(namespace, digest, await manifests._subject(namespace, digest))
+        manifest = await manifests._stored_manifest(namespace, digest)
+        await manifests._unname(namespace, digest, manifest.subject if manifest is not None else None)
         await DeleteKeys((layout.revision_key(namespace, digest),))
         return Response(202)
 
@@ -193,7 +194,7 @@ def owner_before_bytes(patch: Patch) -> None:
 
         return early()
 
-    patch.setattr(uploads, "PromoteParts", promote)
+    patch.setattr(blobs, "PromoteParts", promote)
 
 
 def tag_before_manifest(patch: Patch) -> None:

@@ -158,6 +158,11 @@ SAMPLES: dict[str, list[str]] = {
     "distribution_tag_key": [layout.distribution_tag_key(A, Tag("v1"))],
     "distribution_tag_index_key": [layout.distribution_tag_index_key(B, Tag("v1"), UNKNOWN)],
     "scrub_key": [layout.scrub_key(1)],
+    "suspects_prefix": [layout.suspect_key(UNKNOWN, 1, "0123abcd")],
+    "suspect_key": [layout.suspect_key(UNKNOWN, 1, "0123abcd")],
+    "permit_key": [layout.permit_key(UPLOAD_ID)],
+    "mark_key": [layout.mark_key(UPLOAD_ID)],
+    "uploads_prefix": [f"{layout.uploads_prefix('a/b')}{UPLOAD_ID[0]}/{UPLOAD_ID}.session.1.any"],
 }
 OUTSIDE = {"lost_and_found_key"}
 """Spelled by the layout, and not below what the registry looks at."""
@@ -175,6 +180,8 @@ def test_the_scrub_knows_every_key_of_the_layout() -> None:
     for name, keys in SAMPLES.items():
         for key in keys:
             assert recognise(key) is not None, f"{name}: {key}"
+    for key in (layout.TAKING_OVER_KEY, layout.TAKEN_OVER_KEY):
+        assert recognise(key) is not None, key
 
 
 OF_OTHERS = [

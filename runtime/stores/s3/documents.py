@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element, ParseError, fromstring
 from xml.sax.saxutils import escape
@@ -38,11 +39,12 @@ def parse_listing(body: bytes) -> Listed:
     """The answer to ListObjectsV2. A listing that cannot be known to be complete is damaged."""
     root = _root(body, "ListBucketResult")
     decode = unquote_plus if _text(root, "EncodingType") == "url" else str
-    keys, folders = [], []
+    keys, folders, modified = [], [], []
     for element in root:
         name = _local(element)
         if name == "Contents":
             keys.append((decode(_required(element, "Key")), _number(_required(element, "Size"))))
+            modified.append(_milliseconds(_text(element, "LastModified")))
         elif name == "CommonPrefixes":
             folders.append(decode(_required(element, "Prefix")))
     token = None
@@ -53,7 +55,7 @@ def parse_listing(body: bytes) -> Listed:
             raise DocumentDamaged("a listing was cut off without saying where to go on")
     elif truncated != "false":
         raise DocumentDamaged("a listing does not say whether it is complete")
-    return Listed(tuple(keys), tuple(folders), token)
+    return Listed(tuple(keys), tuple(folders), token, tuple(modified))
 
 
 def parse_uploads(body: bytes) -> ListedUploads:
@@ -135,6 +137,15 @@ def _required(element: Element, name: str) -> str:
     if not (text := _text(element, name)):
         raise DocumentDamaged(f"the answer has no {name}")
     return text
+
+
+def _milliseconds(text: str) -> int | None:
+    """A time in the format of ISO 8601, in milliseconds since 1970; None for what is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return int(found.timestamp() * 1000) if found.tzinfo is not None else None
 
 
 def _number(text: str) -> int:

@@ -26,7 +26,7 @@ async def list_keys(bucket: Bucket, step: List) -> Listed:
         raise bucket.unavailable(doing, "the listing has keys that were not asked for")
     cut = len(whole)
     keys = tuple((key[cut:], size) for key, size in listed.keys)
-    return Listed(keys, tuple(folder[cut:] for folder in listed.folders), listed.next_token)
+    return Listed(keys, tuple(folder[cut:] for folder in listed.folders), listed.next_token, listed.modified_ms)
 
 
 async def list_uploads(bucket: Bucket, step: ListUploads) -> ListedUploads:

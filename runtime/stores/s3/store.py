@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from anyio import Lock
+from anyio import Lock, move_on_after
 from anyio.to_thread import run_sync
 
 from angos.runtime.clock import SystemClock
@@ -30,6 +30,7 @@ from angos.sansio.effects import (
     CopyKey,
     CreateKeys,
     DeleteKeys,
+    DeleteKeysWithin,
     DiscardPart,
     DiscardUpload,
     HashKey,
@@ -37,6 +38,7 @@ from angos.sansio.effects import (
     Key,
     ListFolders,
     ListKeys,
+    ListStats,
     Page,
     PromoteParts,
     ReadClock,
@@ -47,6 +49,7 @@ from angos.sansio.effects import (
     Staged,
     Stat,
     StatKey,
+    StatPage,
     StorageCorrupt,
 )
 from angos.sansio.layout import parse_blob_key
@@ -109,6 +112,10 @@ class S3Store:
         """`ListFolders`."""
         return await carry_out(self._bucket, listing.list_folders(effect, self._bucket.terms))
 
+    async def list_stats(self, effect: ListStats) -> StatPage:
+        """`ListStats`."""
+        return await carry_out(self._bucket, listing.list_stats(effect, self._bucket.terms))
+
     def open_content(self, key: Key) -> FetchedContent:
         """A value to send, fetched in slices."""
         return FetchedContent(partial(objects.fetch, self._bucket, key))
@@ -151,6 +158,14 @@ class S3Store:
     async def copy_key(self, effect: CopyKey) -> bool | None:
         """`CopyKey`."""
         return await carry_out(self._bucket, plans.copy_key(effect, self._bucket.terms))
+
+    async def delete_keys_within(self, effect: DeleteKeysWithin) -> None:
+        """`DeleteKeysWithin`. When it is too late the request on its way is given up and no other one is sent."""
+        with move_on_after(effect.within_seconds) as patience:
+            await carry_out(self._bucket, plans.delete(effect.keys, self._bucket.terms))
+        if patience.cancelled_caught:
+            doing = f"deleting {len(effect.keys)} keys"
+            raise self._bucket.terms.unavailable(doing, f"it took longer than {effect.within_seconds:.0f} s")
 
     async def stage_body(self, effect: StageBody, body: Body) -> Staged:
         """`StageBody`. A part of an upload is one object, whatever its size."""

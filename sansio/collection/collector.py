@@ -1,0 +1,403 @@
+"""The collector: removes what nobody needs while everybody goes on working.
+
+What it takes
+-------------
+A blob (bytes, layers and manifests alike) is *needed* when some namespace has a name for it whose manifest exists:
+the blob is a manifest of the namespace, or a manifest of the namespace names it. An owner key alone is no need: it says
+that a blob was pushed, and the manifest may still come; for that there is the grace period. Of a blob that is needed
+by others, a namespace loses the names that have become void. What could not be read counts as needed, and is told. A
+manifest that was deleted counts as long as a tag can be set back to it (`angos.sansio.history`).
+
+Only blobs with a *suspicion* are looked at (`angos.sansio.collection.presence`), and of these only those whose
+suspicions are all older than the grace period. So a run costs what has changed since, not what is stored.
+
+Why that is safe
+----------------
+The collector, for a batch of blobs:
+
+    C1  creates its mark, which names them
+    C2  lists their suspicions; leaves out every blob that has one younger than the grace period
+    C3  reads who needs them
+    C4  looks whether it has a permit still; removes void names, then, when all is void, the bytes
+    C5  removes the old suspicions, then the mark
+
+A writer that relies on something that is there:
+
+    W1  creates a suspicion
+    W2  lists the marks; if one covers the blob, it waits until the mark is gone
+    W3  looks whether what it relies on is there, and goes on as if for the first time
+
+If C1 comes before W2, the writer sees the mark, and when it looks (W3) everything that is removed has been removed. If
+not, W1 came before W2, W2 before C1, and C1 before C2: the collector sees the suspicion and leaves the blob alone. From
+W2 on this holds for every later batch too, until the suspicion is a grace period old; the writer is done in half of
+that. A writer that brings the bytes himself creates the suspicion with his owner key, *after* the bytes, and is covered
+by the same argument once he puts the bytes there again if a mark was there (W3). The collector also leaves alone what
+has young bytes or names, so nothing depends on whether two keys of one effect appear at the same moment.
+
+Why leases do not matter
+------------------------
+A lease keeps collectors from doing the same work twice. Two of them at once are safe: each one's removals happen under
+its own mark. What matters is that nothing is removed after its mark is gone, also by a collector that stood still in
+between, or that is taken for dead:
+
+* C4 reads the permit of the run and removes with `DeleteKeysWithin`: nothing of it happens later than
+  `REMOVAL_SECONDS` after the permit was seen.
+* Who finds a mark of another collector then takes away the permits that are there, that of its maker among them, waits
+  for longer than `REMOVAL_SECONDS`, and removes the mark. Nobody removes a mark that is not his own in any other way.
+* A removal whose outcome is unknown is waited for in the same way, before its mark goes.
+
+The collector compares no clocks: ages are differences of modification times in the store, `REMOVAL_SECONDS` is a
+duration. What is assumed: between W1 and its answer a writer takes less than half a grace period; all processes have
+the same grace period configured; clocks differ by less than a quarter of it.
+
+What a crash leaves
+-------------------
+At any point: suspicions, so that the next run looks again; names are removed before bytes, so never a name that leads
+nowhere; a mark, which the next run removes as said above. What a manifest needed is suspected before the manifest goes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from angos.sansio import layout
+from angos.sansio.collection.examination import Examined, Excuse, Revisions, Suspicions, examine
+from angos.sansio.collection.presence import mark_value, suspect
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import (
+    CreateKeys,
+    DeleteKeys,
+    DeleteKeysWithin,
+    DrawId,
+    EffectError,
+    Key,
+    ListKeys,
+    ListStats,
+    Prefix,
+    ReadClock,
+    Sleep,
+    StatKey,
+    Tell,
+)
+from angos.sansio.oci.digest import Digest
+from angos.sansio.progress import Passed, Progress
+from angos.sansio.scopes import leased
+from angos.sansio.together import together
+
+WORK = "collection"
+LEASE_SECONDS = 3600.0
+REMOVAL_SECONDS = 60.0
+SETTLED_SECONDS = 90.0
+"""After this, no removal that was begun under a permit that is gone can happen any more."""
+BATCH = 500
+"""Blobs under one mark. A writer that needs one of them waits for the whole batch."""
+PAGE = 1000
+EXAMINED_AT_ONCE = 32
+FAILURES_MAX = 20
+"""Removals that may fail before a run gives up."""
+OVERTAKEN = "another collector has taken over"
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a run has come to."""
+
+    examined: int
+    """Blobs that were looked at."""
+    blobs: int
+    """Those whose bytes were removed, or would be."""
+    size: int
+    """Their bytes."""
+    names: int
+    """Keys removed that said who owns or needs a blob."""
+    needed: int
+    """Blobs looked at that are needed."""
+    waiting: int
+    """Blobs that are not looked at yet: their grace period goes on."""
+    uploads: int = 0
+    """Uploads removed that nobody continues."""
+    passed_over: int = 0
+    """What could not be read or removed."""
+    refused: str = ""
+    """Why nothing was collected, in a sentence."""
+
+
+async def collect(config: RegistryConfig, *, dry_run: bool = False) -> Collected:
+    """One run. With `dry_run` nothing is changed, and what would be removed is counted.
+
+    Fails when the store cannot be listed or written to; then the next run goes on with the rest.
+    """
+    async with leased(WORK, seconds=LEASE_SECONDS, wait_seconds=0.0) as granted:
+        if not granted:
+            return Collected(0, 0, 0, 0, 0, 0, refused="another collector is at work")
+        run = _Run(config.collection_grace_seconds, config.tag_history_seconds, dry_run=dry_run)
+        if not dry_run:
+            await _take_over_from_others()
+        if (refusal := await why_not()) is not None:
+            return Collected(0, 0, 0, 0, 0, 0, refused=refusal)
+        if not dry_run:
+            await run.begin()
+        await run.candidates()
+        await run.end()
+        return run.result()
+
+
+async def why_not() -> str | None:
+    """Why nothing may be collected in this store, None when it may."""
+    if await StatKey(layout.TAKING_OVER_KEY) is not None:
+        return "a take-over goes on or was broken off; run angos import distribution to its end first"
+    if await StatKey(layout.TAKEN_OVER_KEY) is None and await _has_foreign_content():
+        return (
+            "the store holds what a docker-registry has stored, which nothing here names yet; run angos import"
+            " distribution first"
+        )
+    return None
+
+
+async def _has_foreign_content() -> bool:
+    after, more = "", True
+    while more:
+        page = await ListKeys(layout.DISTRIBUTION_PREFIX, after)
+        if any(layout.parse_distribution_link(name) is not None for name in page.names):
+            return True
+        after, more = page.last, page.more
+    return False
+
+
+async def _take_over_from_others() -> None:
+    """Make sure that no collector before this one goes on, and let writers pass that wait for one."""
+    # In this order: whoever made a mark that we see had his permit before, so we see that one too, and take it away.
+    marks = [layout.mark_key(name) for name in await _names(layout.MARKS_PREFIX)]
+    permits = [layout.permit_key(name) for name in await _names(layout.PERMITS_PREFIX)]
+    if permits:
+        await DeleteKeys(tuple(permits))
+    if marks:
+        await Tell(Progress(WORK, "waiting for a collector that was interrupted", 0, None))
+        await Sleep(SETTLED_SECONDS)
+        await DeleteKeys(tuple(marks))
+
+
+async def _names(prefix: Prefix) -> list[str]:
+    names: list[str] = []
+    after, more = "", True
+    while more:
+        page = await ListKeys(prefix, after)
+        names += page.names
+        after, more = page.last, page.more
+    return names
+
+
+@dataclass(slots=True)
+class _Run:
+    grace_seconds: float
+    history_seconds: float
+    dry_run: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    done: int = 0
+    total: int = 0
+    id: str = ""
+    refused: str = ""
+    removing: bool = False
+    """What has been asked for last may be removed at any moment."""
+    failures: int = 0
+
+    async def begin(self) -> None:
+        """Draw a permit."""
+        self.id = await DrawId()
+        await CreateKeys(((layout.permit_key(self.id), b""),))
+
+    async def end(self) -> None:
+        """Give the permit back."""
+        if not self.dry_run:
+            await DeleteKeys((layout.permit_key(self.id),))
+        await Tell(Progress(WORK, "", self.done, self.done, self.told(), ended=True))
+
+    def told(self) -> tuple[tuple[str, int], ...]:
+        """The counts, for people and for metrics."""
+        shown = ("examined", "blobs", "bytes", "names", "needed", "passed_over")
+        return tuple((name, self.counts[name]) for name in shown)
+
+    def result(self) -> Collected:
+        """How it ended."""
+        counts = self.counts
+        return Collected(
+            counts["examined"],
+            counts["blobs"],
+            counts["bytes"],
+            counts["names"],
+            counts["needed"],
+            counts["waiting"],
+            counts["uploads"],
+            counts["passed_over"],
+            self.refused,
+        )
+
+    # --- which blobs --------------------------------------------------------------------------------------------------
+
+    async def candidates(self) -> None:
+        """Look at every blob whose suspicions are old enough by their names, in the order of digests."""
+        now_ms = await ReadClock()
+        after, more, held = "", True, dict[Digest, int]()
+        self.total = await self._count(now_ms)
+        while more and not self.refused:
+            page = await ListKeys(layout.SUSPECTS_PREFIX, after, PAGE)
+            after, more = page.last, page.more
+            held, kept = _newest(page.names, held, more=more)
+            await self._look_at(held, now_ms)
+            held = kept
+
+    async def _count(self, now_ms: int) -> int:
+        newest: dict[Digest, int] = {}
+        total, after, more = 0, "", True
+        while more:
+            page = await ListKeys(layout.SUSPECTS_PREFIX, after, PAGE)
+            after, more = page.last, page.more
+            newest, kept = _newest(page.names, newest, more=more)
+            total += sum(self._is_due(at_ms, now_ms) for at_ms in newest.values())
+            newest = kept
+        return total
+
+    def _is_due(self, at_ms: int, now_ms: int) -> bool:
+        """By the clocks of those who wrote it and of this one: only to spare a closer look."""
+        return now_ms - at_ms >= self.grace_seconds * 1000
+
+    async def _look_at(self, newest: dict[Digest, int], now_ms: int) -> None:
+        due = [digest for digest, at_ms in newest.items() if self._is_due(at_ms, now_ms)]
+        self.counts["waiting"] += len(newest) - len(due)
+        for start in range(0, len(due), BATCH):
+            batch = due[start : start + BATCH]
+            if (refused := await self._collect_batch(batch)) is not None:
+                self.refused = refused
+                return
+            self.done += len(batch)
+            await Tell(Progress(WORK, "looking at blobs", self.done, max(self.total, self.done), self.told()))
+
+    # --- one batch ----------------------------------------------------------------------------------------------------
+
+    async def _collect_batch(self, batch: Sequence[Digest]) -> str | None:
+        """Gives the reason when the run may not go on."""
+        if self.dry_run:
+            await self._note(await self._examine(batch, await ReadClock()))
+            return None
+        mark = layout.mark_key(await DrawId())
+        await CreateKeys(((mark, mark_value(batch)),))
+        self.removing = False
+        failure: EffectError | None = None
+        refused = None
+        try:
+            refused = await self._collect_marked(batch, mark)
+        except EffectError as error:
+            failure = error
+        if failure is not None and self.removing:
+            # What was asked for may still happen: writers have to wait for that too.
+            await Sleep(SETTLED_SECONDS)
+        await DeleteKeys((mark,))
+        if failure is None:
+            return refused
+        if not self.removing:
+            raise failure
+        return await self._divide(batch, failure)
+
+    async def _divide(self, batch: Sequence[Digest], failure: EffectError) -> str | None:
+        """Something in a batch could not be removed: that must not keep the others."""
+        self.failures += 1
+        if self.failures > FAILURES_MAX:
+            raise failure
+        if len(batch) == 1:
+            await self._passed(str(batch[0]), failure)
+            return None
+        middle = len(batch) // 2
+        refused = await self._collect_batch(batch[:middle])
+        return refused if refused is not None else await self._collect_batch(batch[middle:])
+
+    async def _collect_marked(self, batch: Sequence[Digest], mark: Key) -> str | None:
+        if await StatKey(layout.TAKING_OVER_KEY) is not None:
+            return "a take-over of another registry has begun"
+        stat = await StatKey(mark)
+        if stat is None:
+            return OVERTAKEN
+        examined = await self._examine(batch, stat.modified_ms)
+        await suspect(each.digest for each in examined if each.again)
+        await _suspect_orphans({child for each in examined for child in each.children} - set(batch))
+        names = tuple(name for each in examined for name in each.void)
+        blobs = tuple(layout.blob_key(each.digest) for each in examined if each.bytes is not None)
+        for keys in (names, blobs):
+            if keys:
+                if await StatKey(layout.permit_key(self.id)) is None:
+                    return OVERTAKEN
+                self.removing = True
+                await DeleteKeysWithin(keys, REMOVAL_SECONDS)
+        settled = tuple(key for each in examined for key in each.settled)
+        if settled:
+            await DeleteKeys(settled)
+        self.removing = False
+        await self._note(examined)
+        return None
+
+    async def _examine(self, batch: Sequence[Digest], now_ms: int) -> tuple[Examined, ...]:
+        """Look at the blobs; under a mark, if anything is to be removed."""
+        suspicions = await together((_suspicions(digest) for digest in batch), limit=EXAMINED_AT_ONCE)
+        revisions = Revisions(now_ms, self.history_seconds)
+        looks = (
+            examine(digest, each, now_ms, self.grace_seconds, revisions)
+            for digest, each in zip(batch, suspicions, strict=True)
+        )
+        return await together(looks, limit=EXAMINED_AT_ONCE)
+
+    async def _note(self, examined: Iterable[Examined]) -> None:
+        for each in examined:
+            counts = self.counts
+            counts["examined"] += 1
+            counts["names"] += len(each.void)
+            if each.problem:
+                await self._passed(str(each.digest), each.problem)
+            elif each.bytes is not None:
+                counts["blobs"] += 1
+                counts["bytes"] += each.bytes
+            elif each.excuse is Excuse.NEEDED:
+                counts["needed"] += 1
+            elif each.excuse is Excuse.YOUNG:
+                counts["waiting"] += 1
+
+    async def _passed(self, what: str, problem: object) -> None:
+        self.counts["passed_over"] += 1
+        await Tell(Passed(WORK, what, str(problem)))
+
+
+async def _suspect_orphans(children: Iterable[Digest]) -> None:
+    """Let what a manifest needed be looked at, too. As a rule whoever deleted the manifest has seen to that."""
+    named = sorted(children)
+    forgotten = await together((_is_forgotten(child) for child in named), limit=EXAMINED_AT_ONCE)
+    await suspect(child for child, is_forgotten in zip(named, forgotten, strict=True) if is_forgotten)
+
+
+async def _is_forgotten(digest: Digest) -> bool:
+    page = await ListKeys(layout.suspects_prefix(digest), limit=1)
+    return not page.names and await StatKey(layout.blob_key(digest)) is not None
+
+
+async def _suspicions(digest: Digest) -> Suspicions:
+    prefix = layout.suspects_prefix(digest)
+    found: Suspicions = ()
+    after, more = "", True
+    while more:
+        page = await ListStats(prefix, after)
+        found += tuple((Key(prefix + name), stat) for name, stat in page.entries)
+        after, more = page.last, page.more
+    return found
+
+
+def _newest(
+    names: Iterable[str], held: dict[Digest, int], *, more: bool
+) -> tuple[dict[Digest, int], dict[Digest, int]]:
+    """When each blob was suspected for the last time, in the order of digests, as names of a page say it beside what is
+    held from the page before; and, apart, that of the last blob, whose suspicions may go on behind the page."""
+    newest = dict(held)
+    for name in names:
+        suspicion = layout.parse_suspect_name(name)
+        if suspicion is not None:
+            newest[suspicion.digest] = max(newest.get(suspicion.digest, 0), suspicion.at_ms)
+    last = max(newest, default=None) if more else None
+    return newest, {} if last is None else {last: newest.pop(last)}

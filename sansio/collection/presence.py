@@ -1,0 +1,127 @@
+"""What every operation owes the collector: to say when a blob may have become needless, and to say so before it relies
+on one that is already there. Why that is enough: `angos.sansio.collection.collector`.
+
+A *suspicion* is an empty key that names a blob, newly made each time. It means two things at once: look at this blob
+one day, and leave it alone until then. The collector only looks at blobs with suspicions, and at none that has one
+younger than the grace period.
+
+* Who takes a name off a blob (deletes a manifest, gives a blob up) calls `suspect` before.
+* Who is about to rely on bytes or names that are there already (mounts, pushes a manifest, answers HEAD) calls `keep`,
+  and looks whether they are there after that, not before.
+* Who brings the bytes himself creates `suspicions` together with his names, calls `until_unmarked`, and then looks
+  whether it is all there: a collector may have been at it. If something is gone he puts it there again.
+
+In all of these the caller has half a grace period to finish what he does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+
+from angos.sansio import layout
+from angos.sansio.effects import CreateKeys, DrawId, Key, ListKeys, ReadClock, ReadKey, Sleep
+from angos.sansio.errors import RegistryError
+from angos.sansio.oci.digest import Digest
+from angos.sansio.together import together
+
+ID_LENGTH = 8
+WAITS_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+"""Between looks at what a collector is removing; a batch of it takes a second or so."""
+
+
+async def suspicions(digests: Iterable[Digest]) -> tuple[tuple[Key, bytes], ...]:
+    """Entries for a `CreateKeys` of the caller, one for each digest."""
+    named = sorted(set(digests))
+    if not named:
+        return ()
+    now_ms, suspect_id = await ReadClock(), (await DrawId())[:ID_LENGTH]
+    return tuple((layout.suspect_key(digest, now_ms, suspect_id), b"") for digest in named)
+
+
+async def suspect(digests: Iterable[Digest]) -> None:
+    """Let the collector look at these blobs, when nothing has happened to them for a grace period."""
+    entries = await suspicions(digests)
+    if entries:
+        await CreateKeys(entries)
+
+
+async def keep(digests: Iterable[Digest], grace_seconds: float) -> None:
+    """From now on, and for half a grace period, the collector takes nothing of these blobs that is there after this.
+
+    What was seen of them before may be gone. Fails with a 503 when a collector is at them for too long.
+    """
+    named = sorted(set(digests))
+    now_ms = await ReadClock()
+    fresh = await together(_is_fresh(digest, now_ms, grace_seconds) for digest in named)
+    await suspect(digest for digest, is_fresh in zip(named, fresh, strict=True) if not is_fresh)
+    # Also for a fresh suspicion of somebody else: he may be waiting for the same mark.
+    await until_unmarked(named)
+
+
+async def keep_suspected(digest: Digest, grace_seconds: float) -> None:
+    """As `keep`, for a use that is announced and may never come: a blob that nobody suspects needs no protection,
+    because whoever suspects it later leaves it a grace period."""
+    page = await ListKeys(layout.suspects_prefix(digest), limit=1)
+    if page.names:
+        await keep((digest,), grace_seconds)
+
+
+def is_fresh_at(at_ms: int, now_ms: int, grace_seconds: float) -> bool:
+    """Whether what was written then protects from collection for half a grace period more.
+
+    The two times may be of two clocks, which differ by less than a quarter of a grace period.
+    """
+    return grace_seconds * -250 < now_ms - at_ms < grace_seconds * 500
+
+
+async def _is_fresh(digest: Digest, now_ms: int, grace_seconds: float) -> bool:
+    page = await ListKeys(layout.suspects_prefix(digest), limit=1)
+    at_ms = layout.parse_suspect_time(page.names[0]) if page.names else None
+    return at_ms is not None and is_fresh_at(at_ms, now_ms, grace_seconds)
+
+
+async def until_unmarked(digests: Collection[Digest] | None) -> bool:
+    """Wait for collectors that may be removing these blobs, whose suspicions have been created already; None: any.
+
+    Reply: True when there was none. Fails with a 503 when one has not come to an end.
+    """
+    known: dict[str, frozenset[str] | None] = {}
+    for seconds in (0.0, *WAITS_SECONDS):
+        if seconds:
+            await Sleep(seconds)
+        if not await _are_marked(digests, known):
+            return not seconds
+    subject = "some blobs" if digests is None else " ".join(sorted(map(str, digests))[:3])
+    message = f"a collector is removing {subject}, which nobody needed, or was interrupted at it; try again in a minute"
+    raise RegistryError(503, "UNAVAILABLE", message, headers={"Retry-After": "60"})
+
+
+async def _are_marked(digests: Collection[Digest] | None, known: dict[str, frozenset[str] | None]) -> bool:
+    """`known` remembers what marks say: they never change."""
+    after, more = "", True
+    while more:
+        page = await ListKeys(layout.MARKS_PREFIX, after)
+        for name in page.names:
+            if name not in known:
+                value = await ReadKey(layout.mark_key(name))
+                known[name] = frozenset() if value is None else _parse_mark(value)
+            marked = known[name]
+            if marked is None or digests is None or any(str(digest) in marked for digest in digests):
+                return True
+        after, more = page.last, page.more
+    return False
+
+
+def mark_value(digests: Iterable[Digest]) -> bytes:
+    """What a mark says."""
+    return json.dumps([str(digest) for digest in digests], separators=(",", ":")).encode()
+
+
+def _parse_mark(value: bytes) -> frozenset[str] | None:
+    """The digests that a mark covers; None, which is all, for a damaged one."""
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return None
+    return frozenset(found) if isinstance(found, list) and all(isinstance(each, str) for each in found) else None

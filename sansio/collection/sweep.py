@@ -1,0 +1,77 @@
+"""The look at everything: names for the collector what nobody needs and nobody has named.
+
+Needed once for a store from before there was a collector, and perhaps after crashes, which may leave bytes that were
+never named. Costs what is stored, not what has changed; removes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from angos.sansio import layout
+from angos.sansio.collection.collector import EXAMINED_AT_ONCE, PAGE, WORK, why_not
+from angos.sansio.collection.examination import Examined, Excuse, Revisions, examine
+from angos.sansio.collection.presence import suspect
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import ListKeys, Prefix, ReadClock, Tell
+from angos.sansio.oci.digest import Digest
+from angos.sansio.progress import Passed, Progress
+from angos.sansio.together import together
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a look at everything has come to."""
+
+    examined: int
+    """Blobs, and names without a blob, that were looked at."""
+    named: int
+    """Those that the collector will look at after the grace period."""
+    passed_over: int
+    """What could not be read."""
+    refused: str = ""
+    """Why nothing was done, in a sentence."""
+
+
+async def suspect_needless(config: RegistryConfig, *, dry_run: bool = False) -> Swept:
+    """Look at every blob, and at every blob that something names."""
+    if (refusal := await why_not()) is not None:
+        return Swept(0, 0, 0, refusal)
+    examined = named = passed_over = 0
+    for prefix in (layout.BLOBS_PREFIX, layout.REFERENCES_PREFIX):
+        after, more, last = "", True, None
+        while more:
+            page = await ListKeys(prefix, after, PAGE)
+            after, more = page.last, page.more
+            digests = [digest for digest in _digests(prefix, page.names) if digest != last]
+            last = digests[-1] if digests else last
+            looks = await together(
+                (_look(digest, config.tag_history_seconds) for digest in digests), limit=EXAMINED_AT_ONCE
+            )
+            for each in looks:
+                if each.problem:
+                    passed_over += 1
+                    await Tell(Passed(WORK, str(each.digest), each.problem))
+            needless = [each.digest for each in looks if each.excuse is None or each.void or each.again]
+            if not dry_run:
+                await suspect(needless)
+            examined, named = examined + len(digests), named + len(needless)
+            await Tell(Progress(WORK, "looking at everything", examined, None, (("named", named),)))
+    await Tell(Progress(WORK, "", examined, None, (("examined", examined), ("named", named)), ended=True))
+    return Swept(examined, named, passed_over)
+
+
+async def _look(digest: Digest, history_seconds: float) -> Examined:
+    """What a collector would find if nobody had touched anything for long."""
+    page = await ListKeys(layout.suspects_prefix(digest), limit=1)
+    if page.names:
+        return Examined(digest, Excuse.YOUNG)  # it will be looked at anyway
+    now_ms = await ReadClock()
+    return await examine(digest, (), now_ms, None, Revisions(now_ms, history_seconds))
+
+
+def _digests(prefix: Prefix, names: Iterable[str]) -> list[Digest]:
+    parse = layout.parse_blob_key if prefix == layout.BLOBS_PREFIX else layout.parse_reference_digest
+    found = (parse(prefix + name) for name in names)
+    return list(dict.fromkeys(digest for digest in found if digest is not None))

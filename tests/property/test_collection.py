@@ -1,0 +1,211 @@
+"""Collectors beside everybody else: nothing that anybody needs goes, and everything else does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from angos.sansio import layout
+from angos.sansio.collection.collector import Collected, collect
+from angos.sansio.collection.sweep import suspect_needless
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import CreateKeys, Key
+from angos.sansio.history import restore_tag
+from angos.sansio.oci.digest import Digest
+from angos.sansio.oci.reference import Namespace, Tag
+from angos.sansio.operation import Operation
+from angos.simulator.exhaust import IMAGE, interleavings
+from angos.simulator.registry import SimulatedRegistry
+from angos.simulator.scenario import Scenario
+from angos.simulator.world.client import Act
+from angos.simulator.world.images import blob, image
+from tests.property.strategies import drawn, play, scenarios
+
+DELETE = Act("delete_manifest")
+BLOB = Act("push_blob")
+
+# What was there days ago, what happens beside a collector now, and how many interruptions.
+BESIDE: dict[str, tuple[tuple[Act, ...], Act, int]] = {
+    "push of a blob": ((BLOB,), Act("push_blob", form="post"), 2),
+    "mount": ((Act("push_blob", namespace=1),), Act("mount_blob", other=1), 2),
+    "look at a blob": ((BLOB,), Act("head_blob"), 2),
+    "push of a manifest": ((IMAGE, DELETE), Act("put_manifest"), 1),
+    "deletion": ((IMAGE,), DELETE, 1),
+    "deletion of a blob": ((BLOB,), Act("delete_blob"), 1),
+    "another collector": ((BLOB,), Act("collect"), 1),
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_a_collector_and_one_request_in_every_order_keep_every_promise(beside: str) -> None:
+    """And when all is done, exactly what can be reached is left."""
+    before, act, interruptions = BESIDE[beside]
+    seen = interleavings(before, Act("collect"), act, interruptions=interruptions, aged=True)
+    assert not seen.violations, seen.violations[0][0]
+    assert seen.switches, "they never met"
+
+
+WORK = (
+    "push_image",
+    "push_blob",
+    "put_manifest",
+    "mount_blob",
+    "delete_manifest",
+    "delete_blob",
+    "head_blob",
+    "collect",
+)
+
+
+@given(scenario=scenarios(WORK), data=st.data())
+def test_collectors_keep_every_promise_whatever_happens(scenario: Scenario, data: st.DataObject) -> None:
+    """With faults, several collectors, and clocks that jump."""
+    play(scenario, drawn(data))
+
+
+# --- one registry, nobody else ----------------------------------------------------------------------------------------
+
+CONFIG = RegistryConfig()
+DAY_MS = 86_400_000
+
+
+def _registry() -> SimulatedRegistry:
+    registry = SimulatedRegistry()
+    for index in image(0).blobs:
+        _push_blob(registry, index)
+    _push_image(registry)
+    return registry
+
+
+def _push_blob(registry: SimulatedRegistry, index: int) -> None:
+    content, digest = blob(index).content, blob(index).digest
+    assert registry.send("POST", f"/v2/a/blobs/uploads/?digest={digest}", body=content).status == 201
+
+
+def _push_image(registry: SimulatedRegistry) -> None:
+    headers = {"Content-Type": image(0).media_type}
+    assert registry.send("PUT", "/v2/a/manifests/v1", headers, image(0).content).status == 201
+
+
+def _collect(registry: SimulatedRegistry, *, days: int = 2, dry_run: bool = False) -> Collected:
+    registry.world.clock.now_ms += days * DAY_MS
+    return registry.run(Operation(collect(CONFIG, dry_run=dry_run)))
+
+
+def _blobs(registry: SimulatedRegistry) -> list[str]:
+    return registry.world.store.names("v2/blobs/")
+
+
+def test_a_deleted_image_is_taken_in_one_run_after_the_grace_period_and_not_before() -> None:
+    """Manifest, config and layer, and every name of them."""
+    registry = _registry()
+    assert registry.send("DELETE", f"/v2/a/manifests/{image(0).digest}").status == 202
+    young = _collect(registry, days=0)
+    assert (young.examined, young.waiting) == (0, 3)
+    done = _collect(registry)
+    assert (done.blobs, done.names) == (3, 6)
+    assert done.size == len(image(0).content) + sum(len(blob(index).content) for index in image(0).blobs)
+    assert not _blobs(registry)
+    assert not registry.world.store.names("v2/ref/")
+    assert not registry.world.store.names("v2/suspect/")
+
+
+def test_what_was_pushed_and_never_named_is_taken() -> None:
+    registry = _registry()
+    _push_blob(registry, 2)
+    done = _collect(registry)
+    assert (done.examined, done.blobs, done.needed) == (4, 1, 3)
+    assert len(_blobs(registry)) == 3
+    assert registry.send("HEAD", f"/v2/a/blobs/{blob(2).digest}").status == 404
+
+
+def test_a_dry_run_changes_nothing_and_counts_what_would_go() -> None:
+    registry = _registry()
+    registry.send("DELETE", f"/v2/a/manifests/{image(0).digest}")
+    before = registry.world.store.names("v2/")
+    told = _collect(registry, dry_run=True)
+    assert registry.world.store.names("v2/") == before
+    done = _collect(registry, days=0)
+    assert (told.blobs, told.size, told.names) == (done.blobs, done.size, done.names) == (3, done.size, 6)
+
+
+def test_a_namespace_loses_what_only_others_need() -> None:
+    """Its layers are not for it to read any more; the bytes stay for those who need them."""
+    registry = _registry()
+    for index in image(0).blobs:
+        assert registry.send("POST", f"/v2/a/b/blobs/uploads/?mount={blob(index).digest}&from=a").status == 201
+    headers = {"Content-Type": image(0).media_type}
+    assert registry.send("PUT", "/v2/a/b/manifests/v1", headers, image(0).content).status == 201
+    registry.send("DELETE", f"/v2/a/manifests/{image(0).digest}")
+    done = _collect(registry)
+    assert (done.blobs, done.needed) == (0, 3)
+    assert done.names
+    digest = blob(image(0).blobs[0]).digest
+    assert registry.send("GET", f"/v2/a/blobs/{digest}").status == 404
+    assert registry.send("GET", f"/v2/a/b/blobs/{digest}").status == 200
+
+
+def test_a_name_of_an_unknown_kind_keeps_its_blob() -> None:
+    """Another version wrote it, and knows why."""
+    registry = _registry()
+    _push_blob(registry, 2)
+    digest = blob(2).digest
+    unknown = Key(f"{layout.references_prefix(digest, Namespace('a'))}layer")
+    registry.perform(CreateKeys(((unknown, b""),)))
+    assert _collect(registry).blobs == 0
+    assert registry.send("HEAD", f"/v2/a/blobs/{digest}").status == 200
+
+
+def test_a_store_from_before_the_collector_is_named_by_a_look_at_everything() -> None:
+    """Without suspicions nothing goes. The look names what nobody needs, and a grace period later that goes."""
+    registry = _registry()
+    _push_blob(registry, 2)
+    stray = Digest.of(b"bytes of a crashed push")
+    registry.perform(CreateKeys(((layout.blob_key(stray), b"bytes of a crashed push"),)))
+    for name in registry.world.store.names("v2/suspect/"):
+        registry.world.store._drop(name)  # type: ignore[union-attr]
+    assert _collect(registry).examined == 0
+    swept = registry.run(Operation(suspect_needless(CONFIG)))
+    assert (swept.examined, swept.named) == (8, 2) or swept.named == 2
+    assert _collect(registry, days=0).blobs == 0
+    assert _collect(registry).blobs == 2
+    assert len(_blobs(registry)) == 3
+
+
+def test_what_a_tag_can_be_set_back_to_is_kept_as_long_as_that_is_promised() -> None:
+    """Also its layers; they are looked at again when the time is over, although nobody names them anew."""
+    registry = _registry()
+    config = RegistryConfig(tag_history_seconds=5 * 86_400)
+    registry.send("DELETE", f"/v2/a/manifests/{image(0).digest}")
+    registry.world.clock.now_ms += 2 * DAY_MS
+    kept = registry.run(Operation(collect(config)))
+    assert (kept.examined, kept.needed, kept.names) == (3, 3, 0)
+    restored = registry.run(Operation(restore_tag(Namespace("a"), Tag("v1"), None, config)))
+    assert restored.digest == image(0).digest
+    assert registry.send("GET", "/v2/a/manifests/v1").status == 200
+    registry.send("DELETE", f"/v2/a/manifests/{image(0).digest}")
+    registry.world.clock.now_ms += 10 * DAY_MS
+    assert registry.run(Operation(collect(config))).blobs == 3
+
+
+LINK = Key("v2/repositories/old/_layers/sha256/" + "a" * 64 + "/link")
+
+
+def test_what_a_docker_registry_has_stored_is_not_collected_before_it_is_taken_over() -> None:
+    registry = _registry()
+    registry.perform(CreateKeys(((LINK, b"sha256:" + b"a" * 64),)))
+    registry.send("DELETE", f"/v2/a/manifests/{image(0).digest}")
+    refused = _collect(registry)
+    assert "angos import distribution" in refused.refused
+    assert len(_blobs(registry)) == 3
+    registry.perform(CreateKeys(((layout.TAKEN_OVER_KEY, b""),)))
+    assert _collect(registry).blobs == 3
+
+
+def test_nothing_is_collected_while_a_take_over_goes_on() -> None:
+    registry = _registry()
+    registry.send("DELETE", f"/v2/a/manifests/{image(0).digest}")
+    registry.perform(CreateKeys(((layout.TAKING_OVER_KEY, b""),)))
+    assert "run angos import distribution to its end" in _collect(registry).refused
+    assert len(_blobs(registry)) == 3

@@ -1,5 +1,5 @@
 """The command line: ``angos server``, ``angos check``, ``angos argon``, ``angos explain``,
-``angos prune``, ``angos tags``, ``angos scrub``, ``angos import``, ``angos export``, ``angos --version``.
+``angos prune``, ``angos gc``, ``angos tags``, ``angos scrub``, ``angos import``, ``angos export``, ``angos --version``.
 
 Only what a command needs is imported, when it is needed.
 """
@@ -24,6 +24,7 @@ _MAINTENANCE: Final = {
     "argon": "hash a password for a configuration file",
     "explain": "say what would become of a request, and why",
     "prune": "delete the tags that no rule of retention keeps",
+    "gc": "get the space back of what nobody needs",
     "tags": "show what tags named before, and set them back",
     "import": "take over what another registry has stored, where it lies",
     "export": "let another registry serve what was stored here since it was taken over",

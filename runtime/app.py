@@ -181,7 +181,10 @@ class Foundation:
 
     def _chores(self) -> tuple[Chore, ...]:
         """What is done now and then, whichever configuration is in force."""
-        return (Chore(self._prune, self._retention_seconds),)
+        return (
+            Chore(self._prune, self._retention_seconds),
+            Chore(self._collect, lambda: self._configuration.collection_interval_seconds),
+        )
 
     def _retention_seconds(self) -> float:
         return 0.0 if self._configuration.retention is None else self._configuration.retention_seconds
@@ -192,6 +195,13 @@ class Foundation:
         from angos.sansio.prune import WORK, prune
 
         await do_once(WORK, Operation(prune(retention, report=False)), self._opened, self.observation)
+
+    async def _collect(self) -> None:
+        # A server that never collects starts without what it does not need.
+        from angos.sansio.collection.collector import WORK, collect_now_and_then
+
+        operation = Operation(collect_now_and_then(self._configuration.registry))
+        await do_once(WORK, operation, self._opened, self.observation)
 
     def _fill_figures(self) -> Iterable[Figure]:
         running = 0 if self._upstreams is None else self._upstreams.fills_running

@@ -74,6 +74,8 @@ class RegistryConfig:
     collection_grace_seconds: float = 86_400.0
     """How long the collector leaves alone what somebody was about to need, or stopped needing. A push takes less than
     half of it. The same in all processes that share a store."""
+    upload_expiry_seconds: float = 86_400.0
+    """How long an upload may stand still before the collector takes it."""
 
     def repository(self, namespace: Namespace) -> RepositoryConfig | None:
         """The declared repository that this namespace belongs to."""

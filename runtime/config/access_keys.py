@@ -100,6 +100,22 @@ GLOBAL = Section(
             " collected. A manifest that was not deleted can be restored at any time",
             0,
         ),
+        "gc_grace_secs": Key(
+            SECONDS,
+            "seconds during which the [collector](../how-to/get-space-back.md) leaves alone what was pushed, looked at"
+            " or deleted; a push must take less than half of it. The same for all processes that share a store",
+            86_400,
+        ),
+        "gc_interval_secs": Key(
+            SECONDS_OR_ZERO,
+            "seconds between two runs of the collector in this server; 0: it does not run there, only as `angos gc`",
+            3600,
+        ),
+        "upload_expiry_secs": Key(
+            SECONDS,
+            "seconds after which the collector removes an upload that nobody continues",
+            86_400,
+        ),
         "immutable_tags": Key(FLAG, _IMMUTABLE, False),
         "immutable_tags_exclusions": Key(
             list_of(PATTERN, "regular expressions"),

@@ -37,6 +37,8 @@ _REGISTRY_FIELDS = {
     "max_blob_size": "blob_size_max",
     "allow_missing_manifest_references": "allow_missing_manifest_references",
     "tag_history_secs": "tag_history_seconds",
+    "gc_grace_secs": "collection_grace_seconds",
+    "upload_expiry_secs": "upload_expiry_seconds",
     "immutable_tags": "immutable_tags",
     "immutable_tags_exclusions": "immutable_tags_exclusions",
 }
@@ -69,6 +71,7 @@ def build(table: Table) -> Configuration:
         values.table("global").table("retention_policy").get("interval", 0.0),
         tuple(warnings_of(values)),
         _upstream_endpoints(values.tables("repository")),
+        values.table("global").get("gc_interval_secs", 3600.0),
     )
 
 

@@ -36,7 +36,6 @@ UNSUPPORTED: frozenset[str] = frozenset(
         "event_webhook",
         "global.atime_audit_window_secs",
         "global.event_webhooks",
-        "global.gc_grace_secs",
         "global.job_queue",
         "global.max_concurrent_replication_jobs",
         "global.namespace_walk_concurrency",

@@ -76,6 +76,8 @@ class Configuration:
     """What is allowed but hardly meant; for the operator."""
     upstreams: tuple[UpstreamEndpoint, ...] = ()
     """How the upstreams of all repositories are reached."""
+    collection_interval_seconds: float = 3600.0
+    """Between two runs of the collector in a server. 0: none."""
 
     def named_files(self) -> tuple[Path, ...]:
         """The files that were read because the configuration names them, and whose changes count only when it is

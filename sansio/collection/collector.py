@@ -64,6 +64,7 @@ from dataclasses import dataclass, field
 
 from angos.sansio import layout
 from angos.sansio.collection.examination import Examined, Excuse, Revisions, Suspicions, examine
+from angos.sansio.collection.expiry import discard_expired
 from angos.sansio.collection.presence import mark_value, suspect
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
@@ -97,6 +98,7 @@ PAGE = 1000
 EXAMINED_AT_ONCE = 32
 FAILURES_MAX = 20
 """Removals that may fail before a run gives up."""
+BUSY = "another collector is at work"
 OVERTAKEN = "another collector has taken over"
 
 
@@ -131,8 +133,8 @@ async def collect(config: RegistryConfig, *, dry_run: bool = False) -> Collected
     """
     async with leased(WORK, seconds=LEASE_SECONDS, wait_seconds=0.0) as granted:
         if not granted:
-            return Collected(0, 0, 0, 0, 0, 0, refused="another collector is at work")
-        run = _Run(config.collection_grace_seconds, config.tag_history_seconds, dry_run=dry_run)
+            return Collected(0, 0, 0, 0, 0, 0, refused=BUSY)
+        run = _Run(config, dry_run=dry_run)
         if not dry_run:
             await _take_over_from_others()
         if (refusal := await why_not()) is not None:
@@ -140,8 +142,17 @@ async def collect(config: RegistryConfig, *, dry_run: bool = False) -> Collected
         if not dry_run:
             await run.begin()
         await run.candidates()
+        if not run.refused:
+            await run.uploads()
         await run.end()
         return run.result()
+
+
+async def collect_now_and_then(config: RegistryConfig) -> None:
+    """One run of a server. Nobody waits for what it has come to, so a refusal is told."""
+    done = await collect(config)
+    if done.refused and done.refused != BUSY:
+        await Tell(Passed(WORK, "the store", done.refused))
 
 
 async def why_not() -> str | None:
@@ -191,8 +202,7 @@ async def _names(prefix: Prefix) -> list[str]:
 
 @dataclass(slots=True)
 class _Run:
-    grace_seconds: float
-    history_seconds: float
+    config: RegistryConfig
     dry_run: bool
     counts: Counter[str] = field(default_factory=Counter)
     done: int = 0
@@ -206,7 +216,7 @@ class _Run:
     async def begin(self) -> None:
         """Draw a permit."""
         self.id = await DrawId()
-        await CreateKeys(((layout.permit_key(self.id), b""),))
+        await CreateKeys(((layout.permit_key(self.id), b"{}"),))  # not empty, so that its age is exact
 
     async def end(self) -> None:
         """Give the permit back."""
@@ -216,7 +226,7 @@ class _Run:
 
     def told(self) -> tuple[tuple[str, int], ...]:
         """The counts, for people and for metrics."""
-        shown = ("examined", "blobs", "bytes", "names", "needed", "passed_over")
+        shown = ("examined", "blobs", "bytes", "names", "needed", "uploads", "passed_over")
         return tuple((name, self.counts[name]) for name in shown)
 
     def result(self) -> Collected:
@@ -261,7 +271,7 @@ class _Run:
 
     def _is_due(self, at_ms: int, now_ms: int) -> bool:
         """By the clocks of those who wrote it and of this one: only to spare a closer look."""
-        return now_ms - at_ms >= self.grace_seconds * 1000
+        return now_ms - at_ms >= self.config.collection_grace_seconds * 1000
 
     async def _look_at(self, newest: dict[Digest, int], now_ms: int) -> None:
         due = [digest for digest, at_ms in newest.items() if self._is_due(at_ms, now_ms)]
@@ -273,6 +283,19 @@ class _Run:
                 return
             self.done += len(batch)
             await Tell(Progress(WORK, "looking at blobs", self.done, max(self.total, self.done), self.told()))
+
+    # --- uploads ------------------------------------------------------------------------------------------------------
+
+    async def uploads(self) -> None:
+        """Discard those that nobody continues."""
+        await Tell(Progress(WORK, "looking at uploads", self.done, max(self.total, self.done), self.told()))
+        permit = None if self.dry_run else await StatKey(layout.permit_key(self.id))
+        # The permit was made when the run began: what was older then is older now.
+        now_ms = await ReadClock() if permit is None else permit.modified_ms
+        expired = await discard_expired(now_ms, self.config.upload_expiry_seconds, dry_run=self.dry_run)
+        self.counts["uploads"] += expired.uploads
+        for what, problem in expired.problems:
+            await self._passed(f"uploads of {what}", problem)
 
     # --- one batch ----------------------------------------------------------------------------------------------------
 
@@ -339,9 +362,9 @@ class _Run:
     async def _examine(self, batch: Sequence[Digest], now_ms: int) -> tuple[Examined, ...]:
         """Look at the blobs; under a mark, if anything is to be removed."""
         suspicions = await together((_suspicions(digest) for digest in batch), limit=EXAMINED_AT_ONCE)
-        revisions = Revisions(now_ms, self.history_seconds)
+        revisions = Revisions(now_ms, self.config.tag_history_seconds)
         looks = (
-            examine(digest, each, now_ms, self.grace_seconds, revisions)
+            examine(digest, each, now_ms, self.config.collection_grace_seconds, revisions)
             for digest, each in zip(batch, suspicions, strict=True)
         )
         return await together(looks, limit=EXAMINED_AT_ONCE)

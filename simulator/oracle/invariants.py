@@ -249,6 +249,8 @@ class Invariants:
                 digest, (namespace,) = _parse_name(key)
                 if (namespace, str(digest)) not in needed:
                     raise Violation("needless name left", f"{key} is left, and nobody needs it")
+            elif key.startswith("v2/repositories/"):
+                raise Violation("upload left", f"{key} is left, and nobody continues it")
             elif key.startswith("v2/collector/") or (
                 (suspicion := layout.parse_suspect_name(key.removeprefix("v2/suspect/"))) is not None
                 and not any(str(suspicion.digest) == digest for _, digest in needed - certain)

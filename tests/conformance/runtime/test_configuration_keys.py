@@ -192,6 +192,9 @@ CASES: dict[str, tuple[object, Read, object]] = {
     "global.max_blob_size": (77, lambda found: found.registry.blob_size_max, 77),
     "global.max_concurrent_requests": (3, option("max_concurrent_requests"), 3),
     "global.max_concurrent_cache_jobs": (3, lambda found: found.registry.fills_max, 3),
+    "global.gc_grace_secs": (7200, lambda found: found.registry.collection_grace_seconds, 7200.0),
+    "global.gc_interval_secs": (600, lambda found: found.collection_interval_seconds, 600.0),
+    "global.upload_expiry_secs": (600, lambda found: found.registry.upload_expiry_seconds, 600.0),
     "global.tag_history_secs": (3600, lambda found: found.registry.tag_history_seconds, 3600.0),
     "global.allow_missing_manifest_references": (
         False,

@@ -215,8 +215,8 @@ class CopyKey(Effect["bool | None"]):
 
 @dataclass(frozen=True, slots=True)
 class DeleteKeysWithin(Effect[None]):
-    """As `DeleteKeys`, and nothing is removed later than so many seconds after it was asked for: whatever is left then
-    stays, and the effect fails with `StorageUnavailable`.
+    """Remove the keys, none of them later than so many seconds after it was asked for: whatever is left then stays, and
+    the effect fails with `StorageUnavailable`. Not necessarily durable: a power cut may bring some of them back.
 
     For whoever may remove only as long as nobody else has a say in it.
     """

@@ -136,7 +136,7 @@ class Simulation(Asking):
         """With time enough and in peace, the collector finds all that nobody needs: whatever was started has ended or
         never will. After faults it has to be told to look at everything, as a crash may leave bytes that nobody named.
         """
-        if self.fired:
+        if self.fired or "crash" in self.scenario.faults:
             self.calls([SWEEP], "sweep")
         for _ in range(DEPTH):
             self._let_days_pass()

@@ -282,7 +282,7 @@ class DirectoryStore:
         self._delete_keys_until(effect, monotonic() + effect.within_seconds)
 
     def _delete_keys_until(self, effect: DeleteKeysWithin, until: float) -> None:
-        self._run("deleting keys", plans.delete_keys(effect, self._folders), until)
+        self._run("deleting keys", plans.delete_keys_within(effect), until)
 
     def _promote_parts(self, effect: PromoteParts) -> bool:
         return self._run(f"creating {effect.key}", plans.promote_parts(effect, self._folders))

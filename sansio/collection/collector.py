@@ -19,7 +19,7 @@ The collector, for a batch of blobs:
     C2  lists their suspicions; leaves out every blob that has one younger than the grace period
     C3  reads who needs them
     C4  looks whether it has a permit still; removes void names, then, when all is void, the bytes
-    C5  removes the old suspicions, then the mark
+    C5  removes the old suspicions and the mark
 
 A writer that relies on something that is there:
 
@@ -54,6 +54,8 @@ What a crash leaves
 -------------------
 At any point: suspicions, so that the next run looks again; names are removed before bytes, so never a name that leads
 nowhere; a mark, which the next run removes as said above. What a manifest needed is suspected before the manifest goes.
+After a power cut some of what was removed may be back, names and bytes alike: void as before, and harmless, but for the
+space until the next look at everything.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ LEASE_SECONDS = 3600.0
 REMOVAL_SECONDS = 60.0
 SETTLED_SECONDS = 90.0
 """After this, no removal that was begun under a permit that is gone can happen any more."""
-BATCH = 500
+BATCH = 1000
 """Blobs under one mark. A writer that needs one of them waits for the whole batch."""
 PAGE = 1000
 EXAMINED_AT_ONCE = 32
@@ -211,6 +213,8 @@ class _Run:
     refused: str = ""
     removing: bool = False
     """What has been asked for last may be removed at any moment."""
+    settled: tuple[Key, ...] = ()
+    """Suspicions of the batch that have been looked into."""
     failures: int = 0
 
     async def begin(self) -> None:
@@ -306,7 +310,7 @@ class _Run:
             return None
         mark = layout.mark_key(await DrawId())
         await CreateKeys(((mark, mark_value(batch)),))
-        self.removing = False
+        self.removing, self.settled = False, ()
         failure: EffectError | None = None
         refused = None
         try:
@@ -316,7 +320,7 @@ class _Run:
         if failure is not None and self.removing:
             # What was asked for may still happen: writers have to wait for that too.
             await Sleep(SETTLED_SECONDS)
-        await DeleteKeys((mark,))
+        await DeleteKeys((*self.settled, mark))
         if failure is None:
             return refused
         if not self.removing:
@@ -352,10 +356,8 @@ class _Run:
                     return OVERTAKEN
                 self.removing = True
                 await DeleteKeysWithin(keys, REMOVAL_SECONDS)
-        settled = tuple(key for each in examined for key in each.settled)
-        if settled:
-            await DeleteKeys(settled)
         self.removing = False
+        self.settled = tuple(key for each in examined for key in each.settled)
         await self._note(examined)
         return None
 

@@ -112,8 +112,15 @@ async def create_keys(effect: CreateKeys, folders: Folders) -> tuple[bool, ...]:
     return tuple(created)
 
 
-async def delete_keys(effect: DeleteKeys | DeleteKeysWithin, folders: Folders) -> None:
-    """`DeleteKeys`; and `DeleteKeysWithin`, for which whoever takes the steps refuses those that come too late."""
+async def delete_keys_within(effect: DeleteKeysWithin) -> None:
+    """`DeleteKeysWithin`: whoever takes the steps refuses those that come too late. Each key lies in a folder of its
+    own, as a rule, so that syncing them would take a hundred times as long as removing them."""
+    for key in effect.keys:
+        await Remove(key_path(key))
+
+
+async def delete_keys(effect: DeleteKeys, folders: Folders) -> None:
+    """`DeleteKeys`."""
     for key in effect.keys:
         await Remove(key_path(key))
     emptied = dict.fromkeys(Path(folder) for key in effect.keys for folder in distribution_tag_folders(key))

@@ -58,7 +58,7 @@ PLANNED: dict[type[Effect[Any]], Callable[[Any, Folders], Coroutine[Any, Any, An
     CreateKeys: lambda effect, folders: plans.create_keys(effect, folders),
     DeleteKeys: lambda effect, folders: plans.delete_keys(effect, folders),
     CopyKey: lambda effect, folders: plans.copy_key(effect, folders),
-    DeleteKeysWithin: lambda effect, folders: plans.delete_keys(effect, folders),
+    DeleteKeysWithin: lambda effect, folders: plans.delete_keys_within(effect),
     StageBody: lambda effect, folders: plans.stage_body(effect, folders),
     PromoteParts: lambda effect, folders: plans.promote_parts(effect, folders),
     DiscardPart: lambda effect, folders: plans.discard_part(effect),

@@ -10,6 +10,8 @@ Nothing is unlinked because it is unknown here. A link goes only when it was her
 an export that came to its end (`Place.has_seen`), or, for a tag, it is older than what happened to the tag here. What
 the old registry was given in the meantime stays there, and is named, so that it can be taken over first.
 
+Until the next take-over nothing is collected here, as distribution may store what nothing here names.
+
 At the end it is recorded of each namespace that its links were seen, as after a take-over. So a later import brings
 nothing back that is deleted here from now on.
 """
@@ -83,6 +85,8 @@ class Exported:
 
 async def export_distribution() -> Exported:
     """Let distribution serve what is here. Fails when a store cannot be listed."""
+    # From now on the old registry may be given what nothing here names: until the next import nothing is collected.
+    await DeleteKeys((layout.TAKEN_OVER_KEY,))
     run = _Run()
     await _each_page(lambda after: ListKeys(layout.REFERENCES_PREFIX, after), run.link_layers)
     await _each_page(lambda after: ListKeys(layout.CATALOG_PREFIX, after), run.link_namespaces)

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from angos.sansio import layout
+from angos.sansio.collection.collector import collect
+from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import DeleteKeys, Effect, Key, StatKey, StorageUnavailable
 from angos.sansio.layout import blob_key
 from angos.sansio.oci.digest import Digest
@@ -113,6 +115,20 @@ def test_an_import_after_an_export_brings_nothing_back_that_was_deleted(old: Old
     assert old.digest("a", "v3") is None
     assert old.give_back().removed == 2
     assert "a:v3" not in old.old_tags()
+
+
+def test_nothing_is_collected_between_an_export_and_the_next_import(old: OldStore) -> None:
+    """What the old registry stores meanwhile has no name here."""
+
+    def refusal() -> str:
+        return old.registry.run(Operation(collect(RegistryConfig()))).refused
+
+    assert refusal() == ""
+    old.give_back()
+    assert "angos import" in refusal()
+    old.push(4, "a", "v4")
+    old.take()
+    assert refusal() == ""
 
 
 def test_what_an_import_could_not_take_stays_there(old: OldStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angos.sansio import layout
+from angos.sansio.collection.collector import Collected, collect
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.effects import CreateKeys, DeleteKeys, Effect, Key, StorageUnavailable
 from angos.sansio.errors import RegistryError
@@ -20,9 +22,12 @@ from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.operation import Operation
 from angos.sansio.tags import set_tag
 from angos.sansio.upstream.config import Upstream
+from angos.simulator.choices import Seeded
 from angos.simulator.exhaust import IMAGE, interleavings
 from angos.simulator.registry import Answer, SimulatedRegistry
-from angos.simulator.world.client import Act
+from angos.simulator.scenario import Scenario
+from angos.simulator.simulation import Simulation
+from angos.simulator.world.client import Act, Call
 from angos.simulator.world.images import blob, image
 from tests.property.old_store import killed_after
 
@@ -70,6 +75,14 @@ class Pushed:
 
     def wait(self, hours: float) -> None:
         self.registry.world.clock.now_ms += int(hours * HOUR_MS)
+
+    def collect(self) -> Collected:
+        return self.registry.run(Operation(collect(self.registry.config)))
+
+    def bytes_of(self, index: int) -> list[bool]:
+        """Whether the bytes of an image and of its blobs are there."""
+        digests = [image(index).digest, *(blob(needed).digest for needed in image(index).blobs)]
+        return [self.registry.world.store.get(layout.blob_key(digest)) is not None for digest in digests]
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
@@ -376,3 +389,105 @@ def test_how_long_a_manifest_is_kept_does_not_depend_on_how_often_its_tag_was_pu
     world.wait(7 * 24)
     world.push(1)
     assert not kept(world, 0)
+
+
+def test_the_collector_leaves_what_a_tag_can_be_set_back_to_and_takes_it_afterwards() -> None:
+    world = Pushed()
+    digest = world.push(0)
+    world.delete(digest)
+    for _ in range(6):
+        world.wait(25)
+        done = world.collect()
+        assert (done.blobs, done.names) == (0, 0)
+    world.restore()
+    assert world.named() == digest
+    world.delete(digest)
+    world.wait(7 * 24 + 1)
+    assert world.collect().blobs == 3
+    assert not any(world.bytes_of(0))
+
+
+def test_the_collector_leaves_the_images_of_an_index_as_long_as_the_index() -> None:
+    world = Pushed()
+    index = world.push(3)
+    for reference in (str(image(0).digest), str(image(1).digest), index):
+        world.delete(reference)
+    world.wait(100)
+    assert world.collect().blobs == 0
+    assert len(json.loads(world.restore().body)["manifests"]) == 3
+    assert all(world.bytes_of(0) + world.bytes_of(1) + world.bytes_of(3))
+
+
+def test_without_a_window_the_collector_takes_what_was_deleted() -> None:
+    world = Pushed(RegistryConfig())
+    world.delete(world.push(0))
+    world.wait(25)
+    assert world.collect().blobs == 3
+
+
+ACTS = st.one_of(
+    st.tuples(st.just("push"), st.integers(0, 3)),
+    st.tuples(st.just("delete manifest"), st.integers(0, 3)),
+    st.tuples(st.just("delete tag"), st.just(0)),
+    st.tuples(st.just("restore"), st.integers(0, 3)),
+    st.tuples(st.just("collect"), st.just(0)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 13, 50])),
+)
+
+
+@given(st.lists(ACTS, max_size=25))
+@settings(deadline=None)
+def test_a_restore_within_the_window_succeeds_whatever_was_deleted_and_collected(acts: list[tuple[str, int]]) -> None:
+    """The window is two days here, the grace period one."""
+    window_ms = 48 * HOUR_MS
+    world = Pushed(RegistryConfig(tag_history_seconds=window_ms / 1000))
+    clock = world.registry.world.clock
+    current: int | None = None
+    left_ms: dict[int, int] = {}
+    """When the tag last stopped naming an image."""
+    for verb, item in acts:
+        there = world.named(str(image(item).digest)) is not None
+        if verb == "push":
+            world.push(item)
+        elif verb == "delete manifest" and there:
+            world.delete(str(image(item).digest))
+        elif verb == "delete tag" and current is not None:
+            world.delete("v1")
+        elif verb == "restore":
+            recent = item in left_ms and clock.now_ms - left_ms[item] < window_ms - 5_000
+            if item == current or recent or (there and item in left_ms):
+                world.restore(to=str(image(item).digest))
+        elif verb == "collect":
+            world.collect()
+        elif verb == "wait":
+            world.wait(item)
+        named = world.named()
+        now = next((index for index in range(4) if named == str(image(index).digest)), None)
+        if current is not None and now != current:
+            left_ms[current] = clock.now_ms
+        current = now
+
+
+def test_a_restore_that_meets_a_collector_is_refused_or_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock of one the window goes on, by that of the other it has ended."""
+
+    async def no(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr("angos.sansio.history.still_restorable", lambda *_: True)
+    monkeypatch.setattr("angos.sansio.collection.examination.is_kept", no)
+    clients = ((Act("restore_tag"),), (Act("collect"),))
+    scenario = Scenario(clients=clients, before=(IMAGE, Act("delete_manifest")), replicas=2, aged=True)
+    statuses: Counter[int] = Counter()
+    for seed in range(200):
+        simulation = Simulation(scenario, Seeded(seed, fault_rate=0))
+
+        def note(call: Call, answer: Any) -> None:
+            if "_restore" in call.target and answer is not None:
+                statuses[answer.status] += 1
+
+        simulation.on_answer = note
+        violation = simulation.run()
+        assert violation is None, f"seed {seed}: {violation}"
+    assert statuses[201] > 10, statuses
+    assert statuses.total() > statuses[201] + 10, statuses

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from angos.sansio import layout
 from angos.sansio.collection.presence import keep_suspected, suspect, suspicions, until_unmarked
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import CreateKeys, DeleteKeys, ListKeys, Part, Prefix, PromoteParts, StatKey
+from angos.sansio.effects import CreateKeys, DeleteKeys, ListKeys, Part, Prefix, PromoteParts, Stat, StatKey
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.byte_range import Slice, parse_range
 from angos.sansio.http.conditional import entity_tag, is_unmodified, range_applies
@@ -32,13 +32,27 @@ async def blob_is_readable(namespace: Namespace, digest: Digest) -> bool:
     return await StatKey(layout.revision_key(namespace, digest)) is not None
 
 
+async def stat_blob(digest: Digest, *, lately: bool = False) -> Stat | None:
+    """Size and age of the bytes, None when there are none. `lately`: see `StatKey`.
+
+    A file without bytes that has to have some is what disks leave behind that lose what was written. It counts as
+    absent, so that clients push the blob again, which replaces it.
+    """
+    key = layout.blob_key(digest)
+    stat = await StatKey(key, lately=lately)
+    if stat is None or stat.size or digest == Digest.of(b"", digest.algorithm):
+        return stat
+    stat = await StatKey(key) if lately else stat  # it may have been replaced since
+    return stat if stat is not None and stat.size else None
+
+
 async def get_blob(namespace: Namespace, digest: Digest, request: Request, config: RegistryConfig) -> Response:
     """end-2, GET and HEAD: the bytes, a slice of them, or several; or where the store has them."""
     if request.method == "HEAD":  # whoever asks like this is about to push a manifest that needs it
         await keep_suspected(digest, config.collection_grace_seconds)
     # Bytes come before the names that make them readable, and go after them. So they need not be looked for each time.
     readable = await blob_is_readable(namespace, digest)
-    stat = await StatKey(layout.blob_key(digest), lately=True) if readable else None
+    stat = await stat_blob(digest, lately=True) if readable else None
     if stat is None:
         raise blob_unknown(namespace, digest)
     key = layout.blob_key(digest)

@@ -357,11 +357,12 @@ async def delete_manifest(namespace: Namespace, digest: Digest, by: str | None =
 
 
 async def _stored_manifest(namespace: Namespace, digest: Digest) -> Manifest | None:
-    body = await ReadKey(layout.blob_key(digest))
-    if body is None:
-        return None
     try:
-        return parse_manifest(body, await read_media_type(namespace, digest))
+        body = await ReadKey(layout.blob_key(digest))
+        return None if body is None else parse_manifest(body, await read_media_type(namespace, digest))
+    except StorageCorrupt:
+        # Then it can be deleted all the same; its place among referrers is found by a scrub.
+        return None
     except Invalid:
         # Stored by another registry under looser rules: it never had a referrer record here.
         return None

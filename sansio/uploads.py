@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from angos.sansio import layout
-from angos.sansio.blobs import blob_is_readable, blob_location, make_blob
+from angos.sansio.blobs import blob_is_readable, blob_location, make_blob, stat_blob
 from angos.sansio.collection.presence import keep, keep_suspected
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
@@ -117,7 +117,7 @@ async def _mount_blob(
 ) -> bool:
     """Make the blob readable in `namespace` because the caller may read it in another one. False: the client has to
     push it, which shows that it has the bytes."""
-    if await StatKey(layout.blob_key(digest)) is None:
+    if await stat_blob(digest) is None:
         return False
     if not await blob_is_readable(namespace, digest):
         if source is not None:
@@ -135,7 +135,7 @@ async def _mount_blob(
         else:
             return False
     await keep((digest,), config.collection_grace_seconds)
-    if await StatKey(layout.blob_key(digest)) is None:
+    if await stat_blob(digest) is None:
         return False
     await CreateKeys(((layout.owner_key(digest, namespace), b""),))
     return True
@@ -208,7 +208,7 @@ async def finish_upload(
     # A client whose answer was lost asks again, and one that is in doubt may ask twice at once. Whoever comes second
     # finds the upload gone and the blob in place, so the answer is the same. Creating the owner key again syncs it.
     await keep_suspected(digest, config.collection_grace_seconds)
-    if await StatKey(layout.owner_key(digest, namespace)) is None or await StatKey(layout.blob_key(digest)) is None:
+    if await StatKey(layout.owner_key(digest, namespace)) is None or await stat_blob(digest) is None:
         raise unknown
     await CreateKeys(((layout.owner_key(digest, namespace), b""),))
     return _blob_created(namespace, digest)

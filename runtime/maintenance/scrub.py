@@ -26,7 +26,7 @@ _WOULD: Final = {
     "kept": "stays",
     "postponed": "too young",
 }
-_NAMES: Final = {
+NAMES: Final = {
     "blob": "blobs",
     "owner": "owners",
     "reference": "references",
@@ -39,10 +39,12 @@ _NAMES: Final = {
     "upload": "files of uploads",
     "chunk": "chunks of uploads",
     "import": "imports",
+    "collector": "notes for the collector",
     "probe": "probes",
     "other registry": "of other registries",
     "unknown": "unknown",
 }
+"""What is looked at, for a person."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +107,7 @@ def _show(done: Scrubbed) -> int:
         print(f"{told - FINDINGS_SHOWN} more, which --json shows")  # noqa: T201
     if done.resumed:
         print("went on where an earlier run was interrupted; what that one found is told here too")  # noqa: T201
-    looked_at = ", ".join(f"{number} {_NAMES[kind]}" for kind, number in done.objects) or "nothing"
+    looked_at = ", ".join(f"{number} {NAMES[kind]}" for kind, number in done.objects) or "nothing"
     print(f"looked at: {looked_at}")  # noqa: T201
     if done.bytes_verified:
         print(f"verified: {frame.size_text(done.bytes_verified)}")  # noqa: T201

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from angos.sansio import layout
 from angos.sansio.effects import CopyKey, CreateKeys, DeleteKeys, HashKey, Key, ReadClock, Stat, StatKey
+from angos.sansio.scrub.removal import remove_bytes
 from angos.sansio.scrub.report import Action, Finding, Problem, Tally
 
 COPIES_MAX = 1000  # of one key in the lost and found, before somebody has to look there
@@ -69,9 +70,9 @@ class Hands:
         else:
             self.note(key, problem, f"{detail}; not moved, since too many like it lie in {layout.LOST_AND_FOUND}")
             return False
-        if await StatKey(key) != judged:  # somebody has replaced it
+        if not await _remove(key, judged):
+            self.note(key, problem, "somebody has replaced it meanwhile; run it again", "postponed")
             return False
-        await DeleteKeys((key,))
         self.note(key, problem, detail if number == 1 else f"{detail}; it lies in {copy}", "quarantined")
         return True
 
@@ -83,6 +84,16 @@ class Hands:
             wanted = tuple(entry for entry, mine in zip(wanted, created, strict=True) if mine)
         for key, _ in wanted:
             self.note(key, problem, detail, "created")
+
+
+async def _remove(key: Key, judged: Stat) -> bool:
+    """Unless somebody has replaced it since it was judged."""
+    if (digest := layout.parse_blob_key(key)) is not None:
+        return await remove_bytes(digest, judged)
+    if await StatKey(key) != judged:
+        return False
+    await DeleteKeys((key,))
+    return True
 
 
 async def _same(key: Key, copy: Key) -> bool:

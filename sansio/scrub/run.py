@@ -20,10 +20,11 @@ to the collector.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from angos.sansio import layout
-from angos.sansio.effects import EffectError, Key, ListKeys, Prefix, ReadClock, StatKey, StorageCorrupt, Tell
+from angos.sansio.effects import EffectError, Key, ListKeys, ListStats, Prefix, ReadClock, StatKey, StorageCorrupt, Tell
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace
 from angos.sansio.progress import Progress
@@ -54,9 +55,9 @@ async def scrub(settings: Settings) -> Scrubbed:
     recorded_ms = await ReadClock()
     while place.stage < len(STAGES):
         prefix = STAGES[place.stage]
-        page = await ListKeys(prefix, place.after, settings.page)
+        page = await _page(prefix, place.after, settings.page)
         names = _not_elsewhere(prefix, page.names)
-        await run.look_at(prefix, names)
+        await run.look_at(prefix, names, page.full)
         place.after = page.last
         if len(names) < len(page.names):
             place.after = _behind_family(prefix, page.last)
@@ -71,6 +72,25 @@ async def scrub(settings: Settings) -> Scrubbed:
         await records.forget()
     await Tell(Progress("scrub", "", sum(tally.objects.values()), None, tally.told(), ended=True))
     return tally.result(dry_run=settings.dry_run, resumed=earlier is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    names: tuple[str, ...]
+    last: str
+    more: bool
+    full: frozenset[str] = frozenset()
+    """Those of blobs that have bytes, as far as the listing says so."""
+
+
+async def _page(prefix: Prefix, after: str, limit: int) -> _Page:
+    if prefix != layout.BLOBS_PREFIX:
+        page = await ListKeys(prefix, after, limit)
+        return _Page(page.names, page.last, page.more)
+    # A listing has the sizes as well, which saves a question about each blob.
+    found = await ListStats(prefix, after, limit)
+    full = frozenset(name for name, stat in found.entries if stat.size)
+    return _Page(tuple(name for name, _ in found.entries), found.last, found.more, full)
 
 
 def _not_elsewhere(prefix: Prefix, names: Sequence[str]) -> list[str]:
@@ -92,7 +112,7 @@ class _Run:
         self._settings = settings
         self._tally = tally
 
-    async def look_at(self, prefix: Prefix, names: Sequence[str]) -> None:
+    async def look_at(self, prefix: Prefix, names: Sequence[str], full: frozenset[str]) -> None:
         """One page of names."""
         jobs: list[tuple[Key, Coroutine[Any, Any, None]]] = []
         owners: dict[Digest, list[Namespace]] = {}
@@ -104,6 +124,8 @@ class _Run:
                 self._tally.objects["unknown" if known is None else known.kind] += 1
             if known is None:
                 jobs.append((key, self._move_unknown(key)))
+            elif name in full and known.kind == "blob" and not self._settings.verify_bytes:
+                continue  # nothing more can be said without reading it
             elif known.kind == "owner" and known.digest is not None:
                 owners.setdefault(known.digest, []).append(known.namespace)
             elif (job := self._job(key, known)) is not None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from angos.sansio import layout
-from angos.sansio.blobs import answer_with_blob, blob_unknown, get_blob
+from angos.sansio.blobs import answer_with_blob, blob_unknown, get_blob, stat_blob
 from angos.sansio.collection.presence import keep
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.effects import CreateKeys, ListKeys, ReadCache, StatKey, Tell
@@ -70,7 +70,7 @@ async def _get(
             raise
     if await ReadCache(missing_name(namespace, digest)):
         raise blob_unknown(namespace, digest)
-    shared = await StatKey(layout.blob_key(digest)) is not None and await _owned_nearby(digest, repository)
+    shared = await stat_blob(digest) is not None and await _owned_nearby(digest, repository)
     if shared and await StatKey(layout.owner_key(digest, namespace)) is not None:
         with suppress(RegistryError):  # a fill has ended since we looked
             return "hit", await get_blob(namespace, digest, request, config)

@@ -8,7 +8,7 @@ with those that sent parts of it, so that the next fill asks somebody else.
 from __future__ import annotations
 
 from angos.sansio import layout
-from angos.sansio.blobs import blob_unknown, make_blob
+from angos.sansio.blobs import blob_unknown, make_blob, stat_blob
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.effects import (
     BodyTooLarge,
@@ -66,7 +66,7 @@ async def fill_blob(
     try:
         name = fill_name(namespace, digest)
         async with leased(f"fill/{name}", seconds=LEASE_SECONDS, wait_seconds=LEASE_WAIT_SECONDS):
-            if await StatKey(layout.owner_key(digest, namespace)) and await StatKey(layout.blob_key(digest)):
+            if await StatKey(layout.owner_key(digest, namespace)) and await stat_blob(digest):
                 return FillEnd()  # another replica was faster
             return await _Fill(namespace, digest, config, repository, name).run()
     except RegistryError as error:

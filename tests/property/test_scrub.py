@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ from angos.simulator.scenario import Scenario
 from angos.simulator.world.images import blob, image
 from angos.simulator.world.replica import World
 
+SETTINGS_OF_SERVERS = Settings()
 SETTINGS = Settings(page=5, record_ms=0, verify_bytes=True)
 HOUR_MS = 3_600_000
 A, B = Namespace("a"), Namespace("a/b")
@@ -102,7 +104,9 @@ class Scrubbable:
         return self.registry.run(Operation(scrub(settings)))
 
     def content(self) -> dict[str, bytes | None]:
-        return {name: self.registry.world.store.get(name) for name in self.registry.world.store.names("")}
+        """Without what a killed scrub leaves to the next collector."""
+        names = self.registry.world.store.names("")
+        return {name: self.registry.world.store.get(name) for name in names if not name.startswith("v2/collector/")}
 
     def status(self, target: str) -> int:
         return self.registry.send("GET", target).status
@@ -499,6 +503,7 @@ def test_the_power_is_cut_in_the_middle_and_nothing_is_lost() -> None:
         store.registry.world.store.cut_power(Seeded(at))
         _check_nothing_is_lost(before, store.content())
         store.scrub()
+        store.scrub()  # wrong bytes that came back lie where the first of them had been already
         assert store.content() == wanted
         at += 7
 
@@ -625,7 +630,9 @@ def test_requests_between_any_two_effects_of_a_scrub_keep_what_they_were_promise
         at += 1
 
 
-def _scrub_with(store: Scrubbable, request: Callable[[], Any], at: int) -> bool:
+def _scrub_with(
+    store: Scrubbable, request: Callable[[], Any], at: int, settings: Settings = SETTINGS_OF_SERVERS
+) -> bool:
     """Scrub, and have something else happen before one of its effects. False when there are not so many."""
     count = 0
     perform = store.registry.perform
@@ -638,8 +645,61 @@ def _scrub_with(store: Scrubbable, request: Callable[[], Any], at: int) -> bool:
             request()
             store.registry.perform = watched  # type: ignore[method-assign]
 
-    _scrub_watched(store, interfering, Settings())
+    _scrub_watched(store, interfering, settings)
     return count > at
+
+
+def _with_wrong_bytes() -> Scrubbable:
+    store = Scrubbable()
+    store.plant(layout.blob_key(LAYER.digest), b"wrong")
+    store.grow_old()
+    return store
+
+
+def _push_layer(store: Scrubbable) -> int:
+    return store.registry.send("POST", f"/v2/a/blobs/uploads/?digest={LAYER.digest}", body=LAYER.content).status
+
+
+def test_right_bytes_that_are_pushed_while_wrong_ones_are_moved_aside_stay() -> None:
+    """Between any two effects of the scrub. Who would have to wait for it is told so, and has been promised nothing."""
+    at, told = 0, list[int]()
+    while True:
+        store = _with_wrong_bytes()
+        if not _scrub_with(store, partial(_note_push, store, told), at, Settings(verify_bytes=True)):
+            assert set(told) == {201, 503}
+            return
+        if told[-1] == 503:
+            assert _push_layer(store) == 201
+        assert store.registry.send("GET", f"/v2/a/blobs/{LAYER.digest}").body == LAYER.content
+        at += 1
+
+
+def _note_push(store: Scrubbable, told: list[int]) -> None:
+    told.append(_push_layer(store))
+
+
+def test_a_scrub_between_any_two_effects_of_a_push_takes_nothing_of_it() -> None:
+    at = 0
+    while True:
+        store = _with_wrong_bytes()
+        perform, count = store.registry.perform, 0
+
+        def scrubbing(effect: Effect[Any], store: Scrubbable = store, at: int = at, perform: Any = perform) -> Any:
+            nonlocal count
+            count += 1
+            if count == at + 1:
+                store.registry.perform = perform  # type: ignore[method-assign]
+                store.scrub(Settings(verify_bytes=True))
+            return perform(effect)
+
+        store.registry.perform = scrubbing  # type: ignore[method-assign]
+        assert _push_layer(store) == 201
+        store.registry.perform = perform  # type: ignore[method-assign]
+        if count <= at:
+            assert at > 5
+            return
+        assert store.registry.send("GET", f"/v2/a/blobs/{LAYER.digest}").body == LAYER.content
+        at += 1
 
 
 @pytest.mark.filterwarnings("ignore:coroutine")

@@ -237,6 +237,10 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
         "what was corrupt was taken for empty",
         [f"{PLANTED}::test_damage_is_told_or_ignored_and_costs_nothing_but_itself"],
     ),
+    51: (
+        "a manifest that could not be read could not be deleted whole",
+        [f"{PLANTED}::test_a_manifest_whose_bytes_are_wrong_can_be_deleted"],
+    ),
     58: (
         "one bad object ended a whole run",
         [

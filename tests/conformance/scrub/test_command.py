@@ -10,9 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from angos.runtime.maintenance.scrub import NAMES
+from angos.sansio.scrub.keys import Kind
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import RegistryProcess
 
@@ -92,6 +95,10 @@ def test_what_is_damaged_is_reported_mended_and_can_be_pushed_again(running: tup
     repository.push_blob(content)
     assert repository.pull_blob(digest) == content
     assert scrub(root, "--verify-bytes", "--grace", "0").returncode == 0
+
+
+def test_there_is_a_word_for_every_kind_of_key() -> None:
+    assert set(NAMES) == {*get_args(Kind), "unknown"} - {"scrub"}
 
 
 @pytest.mark.parametrize("arguments", [["--rate", "0"], ["--rate", "x"], ["--grace", "soon"]])

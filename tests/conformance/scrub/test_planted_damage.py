@@ -162,6 +162,40 @@ def test_damage_is_told_or_ignored_and_costs_nothing_but_itself(store: Store, ki
         assert same(store.client.get(target), before)
 
 
+def test_a_manifest_whose_bytes_are_wrong_can_be_deleted(store: Store) -> None:
+    """Its place among referrers cannot be known then; a scrub finds it."""
+    repository = Repository(store.client, "wrong")
+    _, pushed = repository.push_image("latest")
+    signature = repository.push_manifest(artifact_of("application/wrong", pushed), "signature")
+    encoded = signature.partition(":")[2]
+    data = store.root / "v2/blobs/sha256" / encoded[:2] / encoded / "data"
+    data.unlink()
+    data.write_bytes(b"wrong")
+    try:
+        assert store.client.delete(repository.manifest(signature)).status == 202
+        assert repository.tags() == ["latest"]
+        store.scrub()
+        assert repository.referrers(pushed["digest"]) == []
+    finally:
+        store.restore()
+
+
+def test_a_layer_cut_to_nothing_counts_as_absent_and_is_replaced_by_a_push(store: Store) -> None:
+    repository = Repository(store.client, "nothing")
+    content = repository.fresh_bytes()
+    digest = repository.push_blob(content)
+    encoded = digest.partition(":")[2]
+    data = store.root / "v2/blobs/sha256" / encoded[:2] / encoded / "data"
+    data.unlink()
+    data.write_bytes(b"")
+    try:
+        assert not repository.has_blob(digest)
+        repository.push_blob(content)
+        assert repository.pull_blob(digest) == content
+    finally:
+        store.restore()
+
+
 def _is_of(store: Store, name: str) -> bool:
     """Not bytes that belong to the other repository, or to both."""
     _, kind, *rest = name.split("/")

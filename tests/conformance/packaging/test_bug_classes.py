@@ -32,6 +32,13 @@ SCRUB = "property/test_scrub.py"
 RELOAD = "conformance/runtime/test_reload.py"
 RELOAD_TLS = "conformance/runtime/test_reload_tls.py"
 
+COLLECTION = "property/test_collection.py"
+COLLECTION_BUGS = "property/test_planted_collection.py"
+SOAK = (
+    "conformance/collection/test_soak.py"
+    "::test_nothing_acknowledged_is_lost_and_in_the_end_exactly_what_can_be_reached_is_left"
+)
+
 NOTICED_BY: dict[int, tuple[str, list[str]]] = {
     1: (
         "the head of a token chose how it was checked",
@@ -231,6 +238,7 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             "property/test_retention.py::test_a_tag_about_which_something_cannot_be_read_costs_nothing_but_itself",
             "property/test_retention.py::test_a_repository_whose_tags_cannot_be_listed_is_passed_over",
             "property/test_prune_crossings.py::test_a_deletion_that_cannot_be_written_is_told_and_the_tag_stays",
+            f"{COLLECTION_BUGS}::test_a_planted_bug_of_the_collector_is_found_within_its_budget",
         ],
     ),
     50: (
@@ -240,6 +248,21 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
     51: (
         "a manifest that could not be read could not be deleted whole",
         [f"{PLANTED}::test_a_manifest_whose_bytes_are_wrong_can_be_deleted"],
+    ),
+    52: (
+        "deleting a manifest removed bytes that others needed",
+        [
+            f"{COLLECTION}::test_a_namespace_loses_what_only_others_need",
+            SOAK,
+        ],
+    ),
+    56: (
+        "whether a blob is needed was looked at, and then acted upon",
+        [
+            f"{COLLECTION}::test_a_collector_and_one_request_in_every_order_keep_every_promise",
+            f"{COLLECTION_BUGS}::test_a_rare_bug_of_a_writer_is_found_among_all_schedules",
+            SOAK,
+        ],
     ),
     58: (
         "one bad object ended a whole run",

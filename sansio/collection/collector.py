@@ -81,6 +81,7 @@ from angos.sansio.effects import (
     Prefix,
     ReadClock,
     Sleep,
+    Stat,
     StatKey,
     Tell,
 )
@@ -97,6 +98,8 @@ SETTLED_SECONDS = 90.0
 BATCH = 1000
 """Blobs under one mark. A writer that needs one of them waits for the whole batch."""
 PAGE = 1000
+NEIGHBOURS = 3
+"""Suspicions of others, for each one that is wanted, that are listed rather than to ask for each blob."""
 EXAMINED_AT_ONCE = 32
 FAILURES_MAX = 20
 """Removals that may fail before a run gives up."""
@@ -363,7 +366,11 @@ class _Run:
 
     async def _examine(self, batch: Sequence[Digest], now_ms: int) -> tuple[Examined, ...]:
         """Look at the blobs; under a mark, if anything is to be removed."""
-        suspicions = await together((_suspicions(digest) for digest in batch), limit=EXAMINED_AT_ONCE)
+        found = await _suspicions_between(batch[0], batch[-1], NEIGHBOURS * len(batch) + PAGE)
+        if found is None:  # too many others lie between them
+            listed = await together((_suspicions(digest) for digest in batch), limit=EXAMINED_AT_ONCE)
+            found = dict(zip(batch, listed, strict=True))
+        suspicions = [found.get(digest, ()) for digest in batch]
         revisions = Revisions(now_ms, self.config.tag_history_seconds)
         looks = (
             examine(digest, each, now_ms, self.config.collection_grace_seconds, revisions)
@@ -401,6 +408,22 @@ async def _suspect_orphans(children: Iterable[Digest]) -> None:
 async def _is_forgotten(digest: Digest) -> bool:
     page = await ListKeys(layout.suspects_prefix(digest), limit=1)
     return not page.names and await StatKey(layout.blob_key(digest)) is not None
+
+
+async def _suspicions_between(first: Digest, last: Digest, limit: int) -> dict[Digest, Suspicions] | None:
+    """Those of these two and of all blobs between them; None when there are more than so many."""
+    found: dict[Digest, list[tuple[Key, Stat]]] = {}
+    after, more = layout.suspects_prefix(first)[len(layout.SUSPECTS_PREFIX) : -1], True
+    while more and limit > 0:
+        page = await ListStats(layout.SUSPECTS_PREFIX, after, PAGE)
+        after, more, limit = page.last, page.more, limit - PAGE
+        for name, stat in page.entries:
+            suspicion = layout.parse_suspect_name(name)
+            if suspicion is not None and suspicion.digest > last:
+                more = False
+            elif suspicion is not None:
+                found.setdefault(suspicion.digest, []).append((Key(layout.SUSPECTS_PREFIX + name), stat))
+    return None if more else {digest: tuple(each) for digest, each in found.items()}
 
 
 async def _suspicions(digest: Digest) -> Suspicions:

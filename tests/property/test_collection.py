@@ -209,3 +209,19 @@ def test_nothing_is_collected_while_a_take_over_goes_on() -> None:
     registry.perform(CreateKeys(((layout.TAKING_OVER_KEY, b""),)))
     assert "run angos import distribution to its end" in _collect(registry).refused
     assert len(_blobs(registry)) == 3
+
+
+@pytest.mark.parametrize("stored", [10, 3000])
+def test_a_run_costs_what_has_changed_and_not_what_is_stored(stored: int) -> None:
+    """The same questions, however much there is that nobody has touched."""
+    registry = _registry()
+    registry.send("DELETE", f"/v2/a/manifests/{image(0).digest}")
+    keeper = Digest.of(b"a manifest")
+    kept = [Digest.of(f"needed {number}".encode()) for number in range(stored)]
+    registry.perform(CreateKeys(((layout.revision_key(Namespace("b"), keeper), b"{}"),)))
+    for digest in kept:
+        needed = layout.manifest_reference_key(digest, Namespace("b"), keeper)
+        registry.perform(CreateKeys(((layout.blob_key(digest), b"x"), (needed, b""))))
+    registry.effects.clear()
+    assert _collect(registry).blobs == 3
+    assert len(registry.effects) <= 60

@@ -33,7 +33,7 @@ def measure(settings: Settings) -> list[Result]:
 
 
 def _measure_redirect(settings: Settings) -> Result:
-    """The bucket is asked by HEAD for each: whether the repository owns the blob. That it is there is remembered."""
+    """The bucket is asked once for each: whether the repository owns the blob. That it is there is remembered."""
     content = ContentMaker(_LAYER_BYTES).make()
     figures: dict[int, list[float]] = {}
     with (

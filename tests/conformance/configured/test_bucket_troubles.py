@@ -159,7 +159,9 @@ def named_in_log(seen: Seen) -> str:
         return "deleting "
     if seen.method == "HEAD" and not key:
         return "looking for "
-    return {"HEAD": "looking for ", "GET": "reading ", "DELETE": "deleting "}.get(seen.method, "creating ") + key
+    if seen.method == "GET":
+        return f"{key} in bucket"  # it is read, or looked for only
+    return {"HEAD": "looking for ", "DELETE": "deleting "}.get(seen.method, "creating ") + key
 
 
 def said_of(seen: Seen, trouble: Trouble) -> str:

@@ -278,10 +278,8 @@ def test_a_creation_whose_answer_was_lost_is_known_by_its_writer(*, used: bool) 
 
     def serve(asked: Asked) -> Said:
         if asked.line.startswith("GET"):
-            return said(b"value")
-        if asked.line.startswith("HEAD"):
             date = "Last-Modified: Fri, 24 May 2013 00:00:00 GMT"
-            return said(b"", "200 OK", date, f"x-amz-meta-angos-writer: {writers[0]}")
+            return said(b"value", "200 OK", date, f"x-amz-meta-angos-writer: {writers[0] if writers else 'nobody'}")
         writers.extend(asked.values("x-amz-meta-angos-writer"))
         assert asked.values("if-none-match") == ["*"]
         return Said((), "close") if len(writers) == 1 else refused("412 Precondition Failed", "PreconditionFailed")
@@ -301,7 +299,7 @@ def test_a_creation_that_something_on_the_way_sends_twice_is_known_by_its_writer
     writers: list[str] = []
 
     def serve(asked: Asked) -> Said:
-        if asked.line.startswith("HEAD"):
+        if asked.line.startswith("GET"):
             date = "Last-Modified: Fri, 24 May 2013 00:00:00 GMT"
             return said(b"", "200 OK", date, f"x-amz-meta-angos-writer: {writers[0]}")
         writers.extend(asked.values("x-amz-meta-angos-writer"))
@@ -433,13 +431,17 @@ def test_a_refusal_says_what_to_do_and_is_not_repeated(
 
 
 def test_looking_for_a_key_tells_a_missing_bucket_from_a_missing_key() -> None:
+    blob = Key("v2/blobs/sha256/ab/abc/data")
     with ScriptedServer(lambda _: said(b"", "404 Not Found")) as server:
-        (reply,) = ask(server, StatKey(KEY))
+        (reply,) = ask(server, StatKey(blob))
     assert isinstance(reply, StorageUnavailable)
     assert "no such bucket" in str(reply)
     with ScriptedServer(lambda asked: said(b"", "200 OK" if asked.target == "/images" else "404 Not Found")) as server:
-        assert ask(server, StatKey(KEY), StatKey(KEY)) == [None, None]
+        assert ask(server, StatKey(blob), StatKey(blob)) == [None, None]
     assert [asked.target for asked in server.asked].count("/images") == 2, "a bucket that was there may have gone"
+    with ScriptedServer(lambda _: refused("404 Not Found", "NoSuchKey")) as server:
+        assert ask(server, StatKey(KEY), StatKey(KEY)) == [None, None]
+    assert len(server.asked) == 2, "an answer to GET says what it is that is absent"
 
 
 @pytest.mark.parametrize(
@@ -451,8 +453,8 @@ def test_only_the_bucket_can_say_that_something_is_absent(answer: Said) -> None:
     """A proxy that has lost its way to it says 404 as well."""
     upload = Prefix("v2/repositories/n/_uploads/u/u.")
     with ScriptedServer(lambda _: answer) as server:
-        replies = ask(server, ReadKey(KEY), DeleteKeys((KEY,)), DiscardPart(upload, "p"))
-    assert [type(reply) for reply in replies] == [StorageRefused] * 3
+        replies = ask(server, ReadKey(KEY), StatKey(KEY), DeleteKeys((KEY,)), DiscardPart(upload, "p"))
+    assert [type(reply) for reply in replies] == [StorageRefused] * 4
 
 
 def test_a_blob_that_was_found_is_not_looked_for_again_by_those_who_do_not_need_it() -> None:

@@ -199,11 +199,14 @@ class Injection(Scheduler):
 
     def kill(self, replica: str) -> None:
         """One process dies: its operations end, its clients are told nothing."""
+        self.troubled = self.littered = True
         self._abandon([task for task in self._everybody() if task.exchange.replica == replica])
         self.world.kill(replica)
 
     def cut_power(self, *, at_rest: bool = False) -> None:
         """Everybody dies, and what was not durable is kept or lost. Clients are told nothing."""
+        if not at_rest:
+            self.troubled = self.littered = True
         if self.timeline is not None:
             self.timeline.note(self.steps, self.world.clock.now_ms, "the power is cut")
         doomed = self._everybody()

@@ -75,7 +75,8 @@ def _lines(done: Pruned, dry_run: bool) -> Iterator[str]:
         yield "  ".join((*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[4])).rstrip()
     deleted = sum(judged.outcome == "deleted" for judged in done.tags)
     would = "would be" if dry_run else "were"
-    yield f"{deleted} of {len(done.tags)} tags in {done.namespaces} repositories {would} deleted"
+    where = frame.counted(done.namespaces, "repository", "repositories")
+    yield f"{deleted} of {frame.counted(len(done.tags), 'tag')} in {where} {would} deleted"
 
 
 def _row(judged: Judged, dry_run: bool) -> tuple[str, str, str, str, str]:

@@ -79,7 +79,7 @@ def test_acknowledged_pushes_stand_while_the_tags_are_pruned_and_the_pruner_is_k
         said, problems = last.communicate(timeout=60)
         pusher.join()
         assert (last.returncode, problems) == (0, "")
-        assert "tags in 1 repositories were deleted" in said
+        assert "tags in 1 repository were deleted" in said
         with registry.client() as client:
             for tag in TAGS:
                 answer = client.request("GET", f"/v2/a/manifests/{tag}")
@@ -90,7 +90,7 @@ def test_acknowledged_pushes_stand_while_the_tags_are_pruned_and_the_pruner_is_k
             assert client.request("GET", f"/v2/a/manifests/{digest_of(OLD)}").status == 200
         assert set(acknowledged) == set(pushed)
         again = pruning(root, file)
-        assert again.communicate(timeout=60)[0] == "0 of 100 tags in 1 repositories were deleted\n"
+        assert again.communicate(timeout=60)[0] == "0 of 100 tags in 1 repository were deleted\n"
     finally:
         killed.kill()
         pusher.join()

@@ -125,7 +125,7 @@ def started(start: Start, proxy: S3Proxy, **options: Any) -> ConfiguredRegistry:
     options = {"key_prefix": KEY_PREFIX, "circuit_breaker_threshold": 1_000_000, "max_attempts": 1, **options}
     return start(
         {
-            "global": {"enable_blob_redirect": False, "enable_manifest_redirect": False},
+            "global": {"enable_blob_redirect": False, "enable_manifest_redirect": False, "gc_interval_secs": 0},
             "blob_store": {"s3": bucket(proxy, **options)},
         }
     )
@@ -142,7 +142,9 @@ _KINDS = ("!own", "!r/", "!rev/", "!tag/", "!sub/", "v2/cat/", "/data", ".sessio
 def kind_of(seen: Seen) -> tuple[str, ...]:
     """Requests of one kind do the same for the registry."""
     key = seen.key or seen.query.get("prefix", "")
-    what = next((kind for kind in _KINDS if kind in key), "upload" if "_uploads" in key else key)
+    what = next(
+        (kind for kind in _KINDS if kind in key), "upload" if "_uploads" in key else "/".join(key.split("/")[:3])
+    )
     how = [name for name in ("uploads", "uploadId", "partNumber", "list-type", "delete") if name in seen.query]
     return (seen.method, *how, "copy" if "x-amz-copy-source" in seen.fields else "", what)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import signal
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.s3_process import GivenPlace, S3Process, given_place
 
 _counter = itertools.count()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in the background of a shell. Processes inherit that, and some of them are to be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EVERY_STORE = "ANGOS_TEST_EVERY_STORE"
 """When it is set, every test runs with each of `ON_BUCKETS`, which takes three minutes more of one core."""

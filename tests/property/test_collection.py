@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from angos.sansio import layout
 from angos.sansio.collection.collector import Collected, collect
+from angos.sansio.collection.expiry import discard_expired
 from angos.sansio.collection.sweep import suspect_needless
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import CreateKeys, Key
+from angos.sansio.effects import CreateKeys, DeleteKeys, Effect, Key, ListStats, Stat, StatKey, StorageUnavailable
 from angos.sansio.history import restore_tag
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
@@ -18,8 +23,10 @@ from angos.sansio.operation import Operation
 from angos.simulator.exhaust import IMAGE, interleavings
 from angos.simulator.registry import SimulatedRegistry
 from angos.simulator.scenario import Scenario
+from angos.simulator.world import store
 from angos.simulator.world.client import Act
-from angos.simulator.world.images import blob, image
+from angos.simulator.world.images import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, blob, image
+from angos.simulator.world.store import PERFORMERS, KeyWorld
 from tests.property.strategies import drawn, play, scenarios
 
 DELETE = Act("delete_manifest")
@@ -41,6 +48,22 @@ BESIDE: dict[str, tuple[tuple[Act, ...], Act, int]] = {
 def test_a_collector_and_one_request_in_every_order_keep_every_promise(beside: str) -> None:
     """And when all is done, exactly what can be reached is left."""
     before, act, interruptions = BESIDE[beside]
+    seen = interleavings(before, Act("collect"), act, interruptions=interruptions, aged=True)
+    assert not seen.violations, seen.violations[0][0]
+    assert seen.switches, "they never met"
+
+
+@pytest.mark.parametrize("beside", ["push of a blob", "mount"])
+def test_bytes_that_look_old_are_as_safe(beside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system dates a blob by the end of its upload, long before it gets its name when the client pauses."""
+
+    def look(world: KeyWorld, effect: StatKey) -> Stat | None:
+        stat: Stat | None = PERFORMERS[StatKey](world, effect)
+        is_blob = layout.parse_blob_key(effect.key) is not None
+        return replace(stat, modified_ms=0) if stat is not None and is_blob else stat
+
+    before, act, interruptions = BESIDE[beside]
+    monkeypatch.setattr(store, "PERFORMERS", {**PERFORMERS, StatKey: look})
     seen = interleavings(before, Act("collect"), act, interruptions=interruptions, aged=True)
     assert not seen.violations, seen.violations[0][0]
     assert seen.switches, "they never met"
@@ -118,6 +141,46 @@ def test_what_was_pushed_and_never_named_is_taken() -> None:
     assert (done.examined, done.blobs, done.needed) == (4, 1, 3)
     assert len(_blobs(registry)) == 3
     assert registry.send("HEAD", f"/v2/a/blobs/{blob(2).digest}").status == 404
+
+
+def test_what_a_manifest_names_twice_is_needed_once_and_goes_with_it() -> None:
+    registry = SimulatedRegistry()
+    for index in (0, 1):
+        _push_blob(registry, index)
+    config, layer = ({"digest": str(blob(index).digest), "size": len(blob(index).content)} for index in (0, 1))
+    config["mediaType"], layer["mediaType"] = CONFIG_TYPE, LAYER_TYPE
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": [layer, config, layer]}
+    headers, body = {"Content-Type": MANIFEST_TYPE}, json.dumps(manifest).encode()
+    assert registry.send("PUT", "/v2/a/manifests/v1", headers, body).status == 201
+    assert _collect(registry).blobs == 0
+    assert registry.send("DELETE", f"/v2/a/manifests/{Digest.of(body)}").status == 202
+    assert _collect(registry).blobs == 3
+    assert not registry.world.store.names("v2/ref/")
+
+
+def test_an_upload_that_cannot_be_listed_stays_and_a_damaged_one_goes() -> None:
+    registry = SimulatedRegistry()
+    for namespace in ("a", "a/b"):
+        location = dict(registry.send("POST", f"/v2/{namespace}/blobs/uploads/").headers)["Location"]
+        assert registry.send("PATCH", location, body=b"12345678").status == 202
+    uploads = registry.world.store.names("v2/repositories/")
+    (chunk,) = (name for name in uploads if ".chunk." in name and "/a/b/" not in name)
+    registry.world.store.apply(DeleteKeys((Key(chunk),)), "")
+    registry.world.store.apply(CreateKeys(((Key(chunk), b"no JSON"),)), "")
+    perform = registry.perform
+
+    def refuse(effect: Effect[Any]) -> Any:
+        if isinstance(effect, ListStats) and "/a/b/" in effect.prefix:
+            raise StorageUnavailable("the bucket does not answer")
+        return perform(effect)
+
+    registry.perform = refuse  # type: ignore[method-assign]
+    now_ms = registry.world.clock.now_ms + 2 * DAY_MS
+    found = registry.run(Operation(discard_expired(now_ms, 86400.0)))
+    assert (found.uploads, [where for where, _ in found.problems]) == (1, ["a/b"])
+    left = registry.world.store.names("v2/repositories/")
+    assert left
+    assert all("/a/b/" in name for name in left)
 
 
 def test_a_dry_run_changes_nothing_and_counts_what_would_go() -> None:

@@ -226,6 +226,22 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             f"{REPLICAS}::test_redis_is_restarted_in_the_middle_of_a_chunk",
         ],
     ),
+    45: (
+        "an upload that could not be read was removed like a damaged one",
+        [f"{COLLECTION}::test_an_upload_that_cannot_be_listed_stays_and_a_damaged_one_goes"],
+    ),
+    46: (
+        "collection took layers whose manifest was still to come",
+        [
+            f"{COLLECTION}::test_a_collector_and_one_request_in_every_order_keep_every_promise",
+            "property/test_planted_collection.py::test_a_planted_bug_of_the_collector_is_found_within_its_budget",
+            SOAK,
+        ],
+    ),
+    47: (
+        "a blob looked old because its upload had been slow",
+        [f"{COLLECTION}::test_bytes_that_look_old_are_as_safe"],
+    ),
     48: (
         "bodies were held in memory whole",
         ["conformance/configured/test_bucket_memory.py::test_long_uploads_side_by_side_take_the_memory_of_their_parts"],
@@ -256,6 +272,21 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             SOAK,
         ],
     ),
+    53: (
+        "a layer that was listed twice was counted twice",
+        [f"{COLLECTION}::test_what_a_manifest_names_twice_is_needed_once_and_goes_with_it"],
+    ),
+    54: (
+        "deleting a tag took one that was pushed meanwhile",
+        [
+            "property/test_concurrent_pushes.py::test_two_requests_in_every_order_keep_every_promise",
+            "property/test_prune_crossings.py::test_a_push_stands_in_every_order_and_wherever_the_pruner_is_killed",
+        ],
+    ),
+    55: (
+        "a tag pushed while its manifest was deleted named nothing",
+        ["property/test_concurrent_pushes.py::test_two_requests_in_every_order_keep_every_promise"],
+    ),
     56: (
         "whether a blob is needed was looked at, and then acted upon",
         [
@@ -263,6 +294,10 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             f"{COLLECTION_BUGS}::test_a_rare_bug_of_a_writer_is_found_among_all_schedules",
             SOAK,
         ],
+    ),
+    57: (
+        "taking a store over undid what was pushed meanwhile",
+        ["property/test_distribution.py::test_what_was_deleted_or_moved_here_since_stays_so"],
     ),
     58: (
         "one bad object ended a whole run",
@@ -303,6 +338,17 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             f"{REDIRECTS}::test_content_is_signed_where_it_lies",
             "conformance/oci/test_data_sets.py",
             "conformance/oci/test_referrers.py",
+        ],
+    ),
+    63: (
+        "without a folder, data lay wherever the process was started",
+        ["conformance/runtime/test_configuration.py::test_an_empty_root_is_refused"],
+    ),
+    64: (
+        "temporary files showed in listings",
+        [
+            "conformance/contracts/test_directory_store.py::test_stray_things_are_no_keys_and_no_failures",
+            "conformance/contracts/test_directory_store.py::test_every_effect_refuses_paths_that_lead_out",
         ],
     ),
     65: (

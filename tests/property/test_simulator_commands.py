@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from angos.sansio import uploads
 from angos.simulator.__main__ import main
 from tests.property.test_planted_bugs import owner_before_bytes
 
@@ -40,7 +39,6 @@ def test_what_a_search_finds_can_be_replayed_and_minimised(
     assert "in the store:" in capsys.readouterr().out
     assert main(["minimise", str(file)]) == 1
     monkeypatch.undo()
-    assert hasattr(uploads, "PromoteParts")
     assert main(["minimise", str(file)]) == 0
     assert "no longer violates anything" in capsys.readouterr().out
 

@@ -111,7 +111,7 @@ def test_an_upload_of_more_than_ten_thousand_chunks_is_closed() -> None:
     prefix, content = Prefix(session.partition("session.")[0]), b""
     entries = []
     for number in range(10_050):
-        chunk = Chunk(len(content), Part(f"p{number}", 4), ())
+        chunk = Chunk(len(content), Part(f"p{number}", 4), (), f"p{number - 1}" if number else None)
         entries += [
             (Key(f"{prefix}part.p{number}"), b"%04x" % number),
             (chunk_key(prefix, chunk.offset), chunk.to_json()),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from angos.sansio.layout import parse_blob_key
+from angos.sansio.layout import COLLECTORS_PREFIX, SUSPECTS_PREFIX, parse_blob_key
 from tests.conformance.http_client import Answer
 from tests.conformance.oci.content import digest_of
 from tests.conformance.replicas.pushing import Image
@@ -43,7 +43,9 @@ def check_bucket(bucket: StoredBucket, before: Snapshot, images: Iterable[Image]
     strays = {
         key
         for key in found.keys() - plain - before.sizes.keys()
-        if not any(fnmatchcase(key, pattern) for pattern in patterns) and not (remains and "/_uploads/" in key)
+        if not any(fnmatchcase(key, pattern) for pattern in patterns)
+        and not (remains and "/_uploads/" in key)
+        and not key.startswith((SUSPECTS_PREFIX, COLLECTORS_PREFIX))
     }
     assert not strays, f"nobody asked for {sorted(strays)}"
     for key in found.keys() - before.sizes.keys():

@@ -150,8 +150,7 @@ class _Run:
         )
         await Tell(Progress("export", "layers", self.done, None, self.told()))
 
-    async def _link_layer(self, digest: Digest, owners: list[str]) -> None:
-        namespaces = [namespace for owner in owners if (namespace := _namespace(owner)) is not None]
+    async def _link_layer(self, digest: Digest, namespaces: list[Namespace]) -> None:
         self.done += len(namespaces)
         try:
             await _check_bytes(digest)
@@ -165,8 +164,8 @@ class _Run:
     async def link_namespaces(self, names: tuple[str, ...]) -> None:
         """Some of the keys below `CATALOG_PREFIX`."""
         for name in names:
-            listed = layout.parse_catalog_name(name)
-            if listed is None or (namespace := _namespace(listed)) is None:
+            namespace = layout.parse_catalog_name(name)
+            if namespace is None:
                 continue
             self._counts["namespaces"] += 1
             revisions, tags = layout.revisions_prefix(namespace), layout.tags_prefix(namespace)

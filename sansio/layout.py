@@ -105,12 +105,12 @@ def parse_owner_name(name: str) -> Namespace | None:
 _OWNED = re.compile(r"([^/]+/[^/]+/[^/]+)/(.+)!own")
 
 
-def parse_owned_name(name: str) -> tuple[Digest, str] | None:
-    """The blob and its owner of a name relative to `REFERENCES_PREFIX`; None for other keys there. The owner's name has
-    not been checked."""
+def parse_owned_name(name: str) -> tuple[Digest, Namespace] | None:
+    """The blob and its owner of a name relative to `REFERENCES_PREFIX`; None for other keys there."""
     match = _OWNED.fullmatch(name)
     digest = None if match is None else _parse_sharded(match[1])
-    return None if match is None or digest is None else (digest, match[2])
+    owner = None if match is None else _parse_namespace(match[2])
+    return None if digest is None or owner is None else (digest, owner)
 
 
 def before_owners(repository: str) -> str:

@@ -11,15 +11,14 @@ once do what one does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from angos.sansio import layout
-from angos.sansio.effects import EffectError, ListKeys, Page, ReadClock, StatKey, Tell
-from angos.sansio.errors import Invalid
+from angos.sansio.effects import EffectError, ListKeys, ReadClock, StatKey, Tell
 from angos.sansio.layout import TagEvent
-from angos.sansio.oci.reference import Namespace, Tag, parse_namespace
+from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.progress import Passed, Progress, Removed
 from angos.sansio.retention import RetentionConfig, TagFacts, Verdict, judge, named_subject
 from angos.sansio.scopes import leased
@@ -74,22 +73,15 @@ async def _prune(run: _Run, wanted: Sequence[str]) -> Pruned:
     after, more = "", True
     while more:
         page = await ListKeys(layout.CATALOG_PREFIX, after)
-        for namespace in _namespaces(page):
-            if not wanted or any(namespace == name or namespace.startswith(f"{name}/") for name in wanted):
+        for name in page.names:
+            namespace = layout.parse_catalog_name(name)
+            if namespace is None:
+                continue
+            if not wanted or any(namespace == one or namespace.startswith(f"{one}/") for one in wanted):
                 await run.visit(namespace)
         after, more = page.last, page.more
     await Tell(Progress(WORK, "", run.looked_at, None, run.told(), ended=True))
     return run.result()
-
-
-def _namespaces(page: Page) -> Iterator[Namespace]:
-    for name in page.names:
-        found = layout.parse_catalog_name(name)
-        try:
-            if found is not None:
-                yield parse_namespace(found)
-        except Invalid:
-            continue
 
 
 class _Run:

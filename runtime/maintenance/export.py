@@ -9,18 +9,14 @@ from dataclasses import asdict
 
 from angos.runtime.command_line import refuse
 from angos.runtime.maintenance import frame
+from angos.runtime.maintenance.take_over import add_arguments, content
 from angos.sansio.distribution_export import Exported, export_distribution
 from angos.sansio.operation import Operation
 
+__all__ = ["add_arguments", "run"]
+
 UNEXPORTED_MAX = 100
 """Things left out that are shown one by one as text; JSON has all of them."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("what", choices=("distribution",), help="CNCF distribution, also known as docker-registry")
-    frame.add_store_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="report as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,10 +34,7 @@ def _show(done: Exported, *, as_json: bool) -> int:
         return 1 if done.unexported else 0
     if not done.namespaces and not done.unexported:
         return refuse(["there is no repository in this store; name its folder by --root, or its configuration"])
-    what = ", ".join(
-        frame.counted(number, name)
-        for number, name in ((done.manifests, "manifest"), (done.tags, "tag"), (done.layers, "layer"))
-    )
+    what = content(done)
     print(  # noqa: T201
         f"usable there: {what} in {frame.counted(done.namespaces, 'repository', 'repositories')};"
         f" by this run: {frame.counted(done.written, 'link')} written, {done.removed} removed"

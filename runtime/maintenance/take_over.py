@@ -9,6 +9,7 @@ from dataclasses import asdict
 from angos.runtime.command_line import refuse
 from angos.runtime.maintenance import frame
 from angos.sansio.distribution import Imported, import_distribution
+from angos.sansio.distribution_export import Exported
 from angos.sansio.operation import Operation
 
 UNTAKEN_MAX = 100
@@ -20,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("distribution",), help="CNCF distribution, also known as docker-registry")
     frame.add_store_arguments(parser)
     parser.add_argument("--json", action="store_true", help="report as JSON")
+
+
+def content(done: Imported | Exported) -> str:
+    """What of a store a run has come to, for a person."""
+    counts = ((done.manifests, "manifest"), (done.tags, "tag"), (done.layers, "layer"))
+    return ", ".join(frame.counted(number, name) for number, name in counts)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,10 +49,7 @@ def _show(done: Imported, *, as_json: bool) -> int:
                 " as a rule docker/registry below the rootdirectory of the old registry"
             ]
         )
-    what = ", ".join(
-        frame.counted(number, name)
-        for number, name in ((done.manifests, "manifest"), (done.tags, "tag"), (done.layers, "layer"))
-    )
+    what = content(done)
     where = frame.counted(done.namespaces, "repository", "repositories")
     print(f"usable here: {what} in {where}; taken by this run: {done.created}")  # noqa: T201
     if done.deleted_here or done.newer_here:

@@ -11,20 +11,28 @@ from __future__ import annotations
 from contextlib import suppress
 from types import TracebackType
 
-from angos.sansio.effects import AcquireLease, DiscardUpload, EffectError, Prefix, ReleaseLease
+from angos.sansio.effects import AcquireLease, DiscardUpload, EffectError, PeerUnavailable, Prefix, ReleaseLease
 
 
 class leased:  # noqa: N801 - read as a word in ``async with leased(...)``
     """Hold a lease during a block. The value of the block's ``as`` is False when others kept it for too long."""
 
-    def __init__(self, name: str, *, seconds: float, wait_seconds: float) -> None:
+    def __init__(self, name: str, *, seconds: float, wait_seconds: float, needed: bool = True) -> None:
+        """`needed`: fail with `PeerUnavailable` when nobody can say who has it. Otherwise the block goes on as if it
+        had it."""
         self._name = name
         self._seconds = seconds
         self._wait_seconds = wait_seconds
+        self._needed = needed
         self._token: str | None = None
 
     async def __aenter__(self) -> bool:
-        self._token = await AcquireLease(self._name, self._seconds, self._wait_seconds)
+        try:
+            self._token = await AcquireLease(self._name, self._seconds, self._wait_seconds)
+        except PeerUnavailable:
+            if self._needed:
+                raise
+            return True
         return self._token is not None
 
     async def __aexit__(

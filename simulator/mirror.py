@@ -2,7 +2,7 @@
 
 The properties: bytes under a digest hash to it, in the store and in every answer that is complete; one transfer of a
 blob for all who want it at once; nothing but the word of all upstreams becomes a 404; no credential reaches anybody but
-its owner; at rest there is no lease, no upload and no fill.
+its owner; at rest there is no lease, no upload and no fill, but for what a replica had that crashed.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from angos.sansio.upstream.effects import (
     ReadSecret,
     ReleaseFill,
     StageFill,
+    TakeFillPlace,
     WriteSecret,
 )
 from angos.simulator.choices import Choices
@@ -58,6 +59,7 @@ from angos.simulator.world.store import KeyWorld
 from angos.simulator.world.upstreams import SimulatedUpstreams
 
 STEPS_MAX = 20_000
+LAPSE_MS = 10_000  # after which the lease of a dead replica is free
 
 
 @dataclass(eq=False)
@@ -87,6 +89,7 @@ class Task:
     wake_ms: int = 0
     give_up_ms: int | None = None
     place: int = 0
+    """Among the children of its parent."""
 
 
 @dataclass(eq=False)
@@ -123,6 +126,13 @@ class Mirror:
         self.fills: dict[tuple[str, str], Fill] = {}
         self.handles: list[Fill] = []
         self.told: list[Any] = []
+        self.places: set[tuple[str, str]] = set()
+        """Replicas and names of the fills that run there."""
+        self.stage_ms = 0
+        """How long a transfer takes."""
+        self.crashed: set[str] = set()
+        """Replicas that are gone for good."""
+        self._holders: dict[str, Task] = {}
         self._tasks: list[Task] = []
         self._ids = 0
         configured = tuple(each.upstream for each in upstreams.registries.values())
@@ -133,9 +143,9 @@ class Mirror:
 
     # --- running ------------------------------------------------------------------------------------------------------
 
-    def run(self, pulls: Sequence[Pull]) -> None:
-        """Let clients pull at once, until all have their answers and everything is at rest. Raises `AssertionError` for
-        a property that does not hold."""
+    def run(self, pulls: Sequence[Pull], crash: str = "", crash_at_ms: int = 0) -> None:
+        """Let clients pull at once, until all have their answers and everything is at rest. The replica that `crash`
+        names is gone from that time on. Raises `AssertionError` for a property that does not hold."""
         waiting = {}
         for pull in pulls:
             request = Request(pull.method, pull.target, Headers(pull.fields), BodyHandle(0), 0)
@@ -146,6 +156,10 @@ class Mirror:
         for _ in range(STEPS_MAX):
             if not self._tasks:
                 break
+            if crash and self.clock.now_ms >= crash_at_ms:
+                self._crash(crash)
+                crash = ""
+                continue
             self._step()
         assert not self._tasks, "the run does not end"
         self._check(pulls)
@@ -172,7 +186,7 @@ class Mirror:
         now = self.clock.now_ms
         ready = [task for task in self._tasks if task.wake_ms <= now and not self._is_blocked(task)]
         if not ready:
-            later = [task.wake_ms for task in self._tasks if task.wake_ms > now]
+            later = [task.wake_ms for task in self._tasks if task.wake_ms > now and not self._is_blocked(task)]
             assert later, "everybody waits for somebody else"
             self.clock.now_ms = min(later)
             return
@@ -206,11 +220,19 @@ class Mirror:
             assert isinstance(value, FillEnd), f"a fill ended with {value!r}"
             task.fill.end = value
             del self.fills[task.replica, task.fill.name]
+            self.places.discard((task.replica, task.fill.name))
         elif task.parent is not None:
             task.parent.children[task.place] = value
         else:
             assert isinstance(value, Response), f"a request ended with {value!r}"
             self._answers[id(task)].response = value
+
+    def _crash(self, replica: str) -> None:
+        self.crashed.add(replica)
+        for task in [task for task in self._tasks if task.replica == replica]:
+            task.operation.abandon()
+            self._tasks.remove(task)
+        self.fills = {key: fill for key, fill in self.fills.items() if key[0] != replica}
 
     def _is_blocked(self, task: Task) -> bool:
         match task.effect:
@@ -235,9 +257,13 @@ class Mirror:
             case Sleep(seconds):
                 return self._wait_until(task, now + int(seconds * 1000)) if not task.wake_ms else None
             case AcquireLease(name, seconds, wait_seconds):
+                holder = self._holders.get(name)
+                if holder in self._tasks and self.leases.free_at_ms(name):
+                    self.leases.prolong(name, until_ms=now + LAPSE_MS)
                 free_at = self.leases.free_at_ms(name)
                 if free_at <= now:
-                    return self.leases.acquire(name, until_ms=now + int(seconds * 1000))
+                    self._holders[name] = task
+                    return self.leases.acquire(name, until_ms=now + min(int(seconds * 1000), LAPSE_MS))
                 if task.give_up_ms is None:
                     task.give_up_ms = now + int(wait_seconds * 1000)
                 if task.give_up_ms <= now:
@@ -272,6 +298,8 @@ class Mirror:
                 return None
             case FollowFill():
                 return self._follow(task, effect)
+            case TakeFillPlace():
+                return self._take_place(task, effect)
             case StageFill():
                 return self._stage(task, effect)
             case ReleaseFill(name):
@@ -311,21 +339,22 @@ class Mirror:
             return Filling(FillHandle(len(self.handles) - 1), fill.size)
         known = self.fills.get((task.replica, effect.name))
         if known is None:
-            if sum(replica == task.replica for replica, _ in self.fills) >= effect.running_max:
-                if task.give_up_ms is None:
-                    task.give_up_ms = self.clock.now_ms + int(effect.wait_seconds * 1000)
-                if task.give_up_ms <= self.clock.now_ms:
-                    effect.operation.abandon()
-                    return None
-                return self._wait_until(task, min(task.give_up_ms, self.clock.now_ms + 100))
             known = Fill(effect.name, Task(task.replica, effect.operation))
             known.task.fill = known
             self.fills[task.replica, effect.name] = known
             self._tasks.append(known.task)
-            task.children = [known]
-            return _LATER
         task.children = [known]
         return _LATER
+
+    def _take_place(self, task: Task, effect: TakeFillPlace) -> Any:
+        if sum(replica == task.replica for replica, _ in self.places) < effect.running_max:
+            self.places.add((task.replica, effect.fill))
+            return True
+        if task.give_up_ms is None:
+            task.give_up_ms = self.clock.now_ms + int(effect.wait_seconds * 1000)
+        if task.give_up_ms <= self.clock.now_ms:
+            return False
+        return self._wait_until(task, min(task.give_up_ms, self.clock.now_ms + 100))
 
     def _stage(self, task: Task, effect: StageFill) -> Any:
         fill = task.fill
@@ -335,6 +364,8 @@ class Mirror:
         if effect.size is not None and not fill.shown:
             fill.shown, fill.size = True, effect.size
             return _LATER  # those who follow get their turn before the bytes come
+        if self.stage_ms and not task.wake_ms:
+            return self._wait_until(task, self.clock.now_ms + self.stage_ms)
         sent, whole = self.upstreams.streams[effect.stream]
         fill.content += sent[: effect.size_max]
         if len(sent) > effect.size_max:
@@ -353,11 +384,14 @@ class Mirror:
             assert digest is not None
             assert Digest.of(self.store.get(name) or b"", digest.algorithm) == digest, f"{name} holds other bytes"
         assert not self.fills, "a fill is left"
-        assert not self.store.names("v2/repositories/"), "an upload is left"
+        assert not self.store.names("v2/repositories/") or self.crashed, "an upload is left"
+        dead = [name for name, task in self._holders.items() if task.replica in self.crashed]
         held = [] if self.leases.always_granted else self.leases.held(self.clock.now_ms)
+        held = [name for name in held if name not in dead]
         assert not held, f"leases are left: {held}"
         for pull in pulls:
-            self._check_answer(pull)
+            if pull.response is not None or f"replica-{pull.replica}" not in self.crashed:
+                self._check_answer(pull)
 
     def _check_answer(self, pull: Pull) -> None:
         response = pull.response

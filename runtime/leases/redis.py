@@ -29,6 +29,7 @@ from angos.sansio.effects import AcquireLease, PeerUnavailable, ReleaseLease
 
 LAPSE_SECONDS = 10.0  # a third of it is how often each lease is prolonged
 RETRY_SECONDS = (0.005, 0.025)  # between two questions; drawn, so that processes do not ask in step
+RETRY_SECONDS_MAX = 0.25  # of who has waited for some seconds: it may be a transfer of minutes
 
 _TAKE = """
 local holder = redis.call('GET', KEYS[1])
@@ -111,11 +112,13 @@ class RedisLeases:
     # --- what Redis is asked ------------------------------------------------------------------------------------------
 
     async def _take(self, effect: AcquireLease, token: str, deadline: float) -> bool:
+        shortest, longest = RETRY_SECONDS
         while not await self._run(_TAKE, effect, token):
             left = deadline - current_time()
             if left <= 0:
                 return False
-            await sleep(min(left, random.uniform(*RETRY_SECONDS)))
+            await sleep(min(left, random.uniform(shortest, longest)))
+            longest = min(longest * 1.05, RETRY_SECONDS_MAX)
         return True
 
     async def _drop_surely(self, effect: AcquireLease, token: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any
 
-from anyio import Event, create_task_group, current_time, move_on_after
+from anyio import Event, create_task_group, move_on_after
 from anyio.abc import TaskGroup
 
 from angos.runtime.performer import Store
@@ -28,6 +28,7 @@ from angos.sansio.upstream.effects import (
     FollowFill,
     ReleaseFill,
     StageFill,
+    TakeFillPlace,
     UpstreamUnavailable,
 )
 
@@ -143,43 +144,39 @@ class Fills:
     def __init__(self, tasks: Callable[[], TaskGroup | None]) -> None:
         """`tasks`: where they run; None when the process does not serve."""
         self._fills: dict[str, Fill] = {}
+        self._placed: set[str] = set()
         self._tasks = tasks
-        self._changed: Event | None = None
+        self._changed = Event()
 
     @property
     def running(self) -> int:
-        """How many there are now."""
-        return len(self._fills)
+        """How many have a place now."""
+        return len(self._placed)
 
-    async def follow(self, effect: FollowFill, drive: Drive) -> Filling | FillEnd | None:
+    async def follow(self, effect: FollowFill, drive: Drive) -> Filling | FillEnd:
         """`FollowFill`. `drive` runs the operation if it is needed."""
-        until = current_time() + effect.wait_seconds
-        taken = False
-        try:
-            while (fill := self._fills.get(effect.name)) is None:
-                tasks = self._tasks()
-                if tasks is None:
-                    raise UpstreamUnavailable("the registry is being stopped")
-                if len(self._fills) < effect.running_max:
-                    taken = True
-                    fill = self._fills[effect.name] = Fill(effect.name)
-                    tasks.start_soon(self._run, fill, effect.operation, drive)
-                    self._tell()
-                    break
-                changed = self._changed = self._changed or Event()
-                with move_on_after(until - current_time()) as scope:
-                    await changed.wait()
-                if scope.cancelled_caught:
-                    return None
-        finally:
-            if not taken:
-                effect.operation.abandon()
+        fill, tasks = self._fills.get(effect.name), self._tasks()
+        if fill is not None or tasks is None:
+            effect.operation.abandon()
+        if fill is None:
+            if tasks is None:
+                raise UpstreamUnavailable("the registry is being stopped")
+            fill = self._fills[effect.name] = Fill(effect.name)
+            tasks.start_soon(self._run, fill, effect.operation, drive)
         await fill.begun()
         if fill.size is not None:
             return Filling(FillHandle(FollowedFill.of(fill)), fill.size)
         if fill.end is None:
             raise UpstreamUnavailable("the fill was given up")
         return fill.end
+
+    async def take_place(self, effect: TakeFillPlace) -> bool:
+        """`TakeFillPlace`."""
+        with move_on_after(effect.wait_seconds):
+            while len(self._placed) >= effect.running_max:
+                await self._changed.wait()
+            self._placed.add(effect.fill)
+        return effect.fill in self._placed
 
     async def stage(self, effect: StageFill, store: Store) -> Staged:
         """`StageFill`."""
@@ -217,14 +214,10 @@ class Fills:
             raise
         finally:
             del self._fills[fill.name]
+            self._placed.discard(fill.name)
             fill.finish(end, failure)
-            self._tell()
-
-    def _tell(self) -> None:
-        """Those who wait for a place look again."""
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+            self._changed.set()  # those who wait for a place look again
+            self._changed = Event()
 
 
 class _Arriving:

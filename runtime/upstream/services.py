@@ -28,6 +28,7 @@ from angos.sansio.upstream.effects import (
     ReadSecret,
     ReleaseFill,
     StageFill,
+    TakeFillPlace,
     WriteSecret,
 )
 
@@ -94,6 +95,7 @@ class UpstreamPerformers:
             ReadSecret: self._secrets.read,
             WriteSecret: self._secrets.write,
             FollowFill: partial(self._follow, services),
+            TakeFillPlace: self._fills.take_place,
             StageFill: partial(self._stage, services),
             ReleaseFill: self._fills.release,
         }

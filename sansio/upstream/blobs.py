@@ -1,9 +1,9 @@
 """Pulling blobs through the cache (end-2): served from here, or while they are stored here.
 
 A blob that the namespace owns is served like any other. One that is missing is brought by a *fill*
-(`angos.sansio.upstream.effects` has its invariants), which all who ask for it follow. When `fills_max` others run and
-none ends within `WAIT_SECONDS`, or when a blob cannot be stored, it is passed on without being stored: readers must not
-wait for a cache. What is passed on has its digest checked on the way as well.
+(`angos.sansio.upstream.fill`), which all who ask for it follow. When `fills_max` others run and none ends within some
+seconds, or when a blob cannot be stored, it is passed on without being stored: readers must not wait for a cache. What
+is passed on has its digest checked on the way as well.
 
 A blob whose bytes are here already because another namespace of the same repository has them is not fetched again: its
 upstream is asked by HEAD whether this name has it, too. Bytes that came from anywhere else do not count. A digest is
@@ -38,7 +38,6 @@ from angos.sansio.upstream.fill import (
     remember_missing,
 )
 
-WAIT_SECONDS = 5.0
 ENDED_MAX = 3  # fills that may end between the look at what is here and the wish to follow
 OWNERS_LIMIT = 100
 
@@ -90,7 +89,7 @@ async def _follow(
 ) -> tuple[CacheOutcome, Response]:
     for _ in range(ENDED_MAX):
         fill = Operation(fill_blob(namespace, digest, config, repository))
-        match await FollowFill(fill_name(namespace, digest), fill, config.fills_max, WAIT_SECONDS):
+        match await FollowFill(fill_name(namespace, digest), fill):
             case Filling(handle, size):
                 response = answer_with_blob(
                     digest, size, request, config, lambda start, length: FromFill(handle, start, length), stored=False
@@ -99,7 +98,7 @@ async def _follow(
             case FillEnd(status=200, stored=True):
                 with suppress(RegistryError):  # deleted at once: by a client, or because the cache is too small
                     return "fetched", await get_blob(namespace, digest, request, config)
-            case FillEnd(status=200) | None:
+            case FillEnd(status=200):
                 break
             case FillEnd(404):
                 raise blob_unknown(namespace, digest)

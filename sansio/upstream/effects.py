@@ -20,7 +20,7 @@ follow (`FromFill`); so bytes cross the link once. Invariants that the simulator
    digest, a short or a long body is never served as complete.
 2. Nothing is promoted before that either, and the owner key comes after the promotion, as with a push.
 3. In a process there is one fill of a name at a time, in all replicas as a rule (by a lease, on which nothing rests).
-4. When a fill has ended, in whatever way but a crash, its upload and its lease are gone.
+4. When a fill has ended, in whatever way but a crash, its upload, its lease and its place are gone.
 """
 
 from __future__ import annotations
@@ -202,17 +202,26 @@ class Filling:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FollowFill(Effect["Filling | FillEnd | None"]):
+class FollowFill(Effect["Filling | FillEnd"]):
     """Join the fill of this name in this process, or begin it with `operation`, which is dropped if there is one.
 
     Reply: `Filling` as soon as there is something to follow, which is when the fill awaits its first `StageFill` with a
-    `size`; how it ended if it did so before; None when it had not found a place within `wait_seconds`: at most
-    `running_max` fills run in a process, the others queue. One that is queued is dropped when nobody waits for it.
-    Fails with what the operation raised (it should not), and `UpstreamUnavailable` when the process ends.
+    `size`; how it ended if it did so before. Fails with `UpstreamUnavailable` when the process ends.
     """
 
     name: str
     operation: Operation[FillEnd]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeFillPlace(Effect[bool]):
+    """For a fill: be one of at most `running_max` that have a place in this process, until it ends.
+
+    Reply: False when the others kept all places for `wait_seconds`.
+    """
+
+    fill: str
+    """The name under which it runs."""
     running_max: int
     wait_seconds: float
 

@@ -1,5 +1,10 @@
 """A fill: brings one blob from an upstream into the store, while responses follow it.
 
+Replicas, and workers of one machine, agree by a lease on who of them does it. The others wait for as long as that one
+lives, however long the transfer takes, since whoever is alive keeps its lease; then they serve what has been stored.
+Only when it died, or gave up, the next one asks the upstream again. While it waits for others a fill takes no place
+among those that run.
+
 An upstream that breaks off in the middle is asked for the rest, or another one is: bytes are addressed by their
 content, so it does not matter who sends them. Only the digest of all of them decides. One that was wrong is remembered
 with those that sent parts of it, so that the next fill asks somebody else.
@@ -39,6 +44,7 @@ from angos.sansio.upstream.effects import (
     Opened,
     ReleaseFill,
     StageFill,
+    TakeFillPlace,
     UpstreamAnswer,
     UpstreamUnavailable,
 )
@@ -46,8 +52,9 @@ from angos.sansio.upstream.events import FillEnded
 from angos.sansio.upstream.failure import UpstreamFailure, failure_of
 from angos.sansio.upstream.health import note_failure
 
-LEASE_SECONDS = 300.0
-LEASE_WAIT_SECONDS = 10.0  # for another replica's fill; nobody can follow that one, so it must not take long
+LEASE_SECONDS = 60.0
+LEASE_WAIT_SECONDS = 10.0  # after which it is looked whether the blob has come in another way
+PLACE_SECONDS = 5.0
 BREAKS_MAX = 4
 BREAK_SECONDS = 0.5  # before the rest is asked for; doubles
 LIED_SECONDS = 30.0
@@ -64,11 +71,10 @@ async def fill_blob(
     """The operation. It never raises for anything that an upstream or a store can cause."""
     refusal: RegistryError
     try:
-        name = fill_name(namespace, digest)
-        async with leased(f"fill/{name}", seconds=LEASE_SECONDS, wait_seconds=LEASE_WAIT_SECONDS):
-            if await StatKey(layout.owner_key(digest, namespace)) and await stat_blob(digest):
-                return FillEnd()  # another replica was faster
-            return await _Fill(namespace, digest, config, repository, name).run()
+        end = None
+        while end is None:
+            end = await _take_turn(namespace, digest, config, repository)
+        return end
     except RegistryError as error:
         refusal = error
     except StorageFull:
@@ -76,6 +82,24 @@ async def fill_blob(
     except EffectError as error:
         refusal = refusal_of(error)
     return FillEnd(refusal.status, refusal.message, int(refusal.headers.get("Retry-After", "0")))
+
+
+async def _take_turn(
+    namespace: Namespace, digest: Digest, config: RegistryConfig, repository: RepositoryConfig
+) -> FillEnd | None:
+    """None: somebody else is still at it."""
+    name = fill_name(namespace, digest)
+    scope = leased(f"fill/{name}", seconds=LEASE_SECONDS, wait_seconds=LEASE_WAIT_SECONDS, needed=False)
+    async with scope as alone:
+        if await StatKey(layout.owner_key(digest, namespace)) and await stat_blob(digest):
+            return FillEnd()
+        if await ReadCache(missing_name(namespace, digest)):
+            return FillEnd(404, blob_unknown(namespace, digest).message)
+        if not alone:
+            return None
+        if not await TakeFillPlace(name, config.fills_max, PLACE_SECONDS):
+            return FillEnd(stored=False)
+        return await _Fill(namespace, digest, config, repository, name).run()
 
 
 async def open_somewhere(

@@ -288,7 +288,8 @@ async def _local(namespace: Namespace, tag: Tag) -> Digest | None:
 
 
 def _one_at_a_time(namespace: Namespace, reference: Reference) -> leased:
-    return leased(f"upstream/{namespace}@{reference}", seconds=LEASE_SECONDS, wait_seconds=WAIT_SECONDS)
+    name = f"upstream/{namespace}@{reference}"
+    return leased(name, seconds=LEASE_SECONDS, wait_seconds=WAIT_SECONDS, needed=False)
 
 
 def _cache(repository: RepositoryConfig) -> CacheConfig:

@@ -156,7 +156,8 @@ async def _get_token(upstream: Upstream, name: str, challenge: Challenge, refuse
     token = await ReadSecret(remembered_as)
     if token is not None and token != refused:
         return token
-    async with leased(f"token/{remembered_as}", seconds=TOKEN_LEASE_SECONDS, wait_seconds=TOKEN_LEASE_SECONDS):
+    lease = f"token/{remembered_as}"
+    async with leased(lease, seconds=TOKEN_LEASE_SECONDS, wait_seconds=TOKEN_LEASE_SECONDS, needed=False):
         token = await ReadSecret(remembered_as)
         if token is not None and token != refused:
             return token  # somebody else asked for it while we waited

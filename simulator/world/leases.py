@@ -52,6 +52,11 @@ class Leases:
         self._held[name] = (token, until_ms)
         return token
 
+    def prolong(self, name: str, *, until_ms: int) -> None:
+        """Whoever has it still keeps it, as drivers do for those that are alive."""
+        token, held_until_ms = self._held[name]
+        self._held[name] = token, max(held_until_ms, until_ms)
+
     def release(self, name: str, token: str) -> None:
         """Free it, when the token is still the right one."""
         if self._held.get(name, ("", 0))[0] == token:

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from angos.sansio.effects import PeerUnavailable
 from angos.sansio.oci.digest import Digest
 from angos.sansio.upstream import asking, tokens
 from angos.sansio.upstream import fill as fills
 from angos.sansio.upstream.config import CacheConfig, Upstream
+from angos.sansio.upstream.events import FillEnded
 from angos.sansio.upstream.failure import NotThere
 from angos.simulator.choices import Calm, Choices, Seeded
 from angos.simulator.mirror import Mirror, Pull
+from angos.simulator.world.leases import Leases
 from angos.simulator.world.upstreams import (
     UPSTREAM_FAULTS,
     SimulatedUpstream,
@@ -73,6 +76,44 @@ def test_replicas_share_a_fill(seed: int) -> None:
     assert len(upstreams.opened) == 1
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_replicas_wait_for_the_one_that_fetches_however_long_it_takes(seed: int) -> None:
+    upstreams = world()
+    mirror = Mirror(upstreams, Seeded(seed), replicas=3, fills_max=2)
+    mirror.stage_ms = 1_800_000
+    other = f"/v2/hub/x/blobs/{Digest.of(layer(1))}"
+    pulls = [Pull(target, replica=number % 3) for number in range(6) for target in (LAYER, other)]
+    mirror.run(pulls)
+    assert [mirror.body(pull) for pull in pulls] == [layer(0), layer(1)] * 6
+    assert {url for _, url in upstreams.opened} == {f"{FIRST.url}{path.replace('/hub', '')}" for path in (LAYER, other)}
+    stored = [event for event in mirror.told if isinstance(event, FillEnded)]
+    assert len(stored) == len(upstreams.opened) == 2
+
+
+def test_when_the_one_that_fetches_dies_another_one_does_it() -> None:
+    upstreams = world()
+    mirror = Mirror(upstreams, Calm(), replicas=2)
+    mirror.stage_ms = 600_000
+    mirror.run([Pull(LAYER, replica=0)], crash="replica-0", crash_at_ms=mirror.clock.now_ms + 300_000)
+    mirror.run(pulls := [Pull(LAYER, replica=1), Pull(LAYER, replica=1)])
+    assert [mirror.body(pull) for pull in pulls] == [layer(0)] * 2
+    assert [replica for replica, _ in upstreams.opened] == ["replica-0", "replica-1"]
+
+
+class Away(Leases):
+    """A Redis that does not answer."""
+
+    def acquire(self, name: str, *, until_ms: int) -> str:
+        raise PeerUnavailable("Redis is away")
+
+
+def test_a_mirror_goes_on_when_nobody_can_say_who_has_a_lease() -> None:
+    mirror = Mirror(world(token=True), Calm())
+    mirror.leases = Away()
+    mirror.run(pulls := [Pull(LAYER), Pull(TAG)])
+    assert [mirror.body(pull) for pull in pulls] == [layer(0), manifest(0)]
+
+
 def test_a_transfer_that_breaks_off_goes_on_where_it_ended() -> None:
     upstreams = world()
     upstreams.faults, upstreams.faults_left = ("short",), 1
@@ -110,12 +151,8 @@ def test_beyond_the_limit_blobs_are_passed_on_without_being_stored() -> None:
     upstreams = world()
     mirror = Mirror(upstreams, Calm(), fills_max=1)
     taken = Pull(LAYER)
-    mirror.fills["replica-0", "busy"] = busy = object()  # type: ignore[assignment]
-    try:
-        mirror.run([taken])
-    except AssertionError as error:
-        assert str(error).startswith("a fill is left"), error
-    assert mirror.fills.pop(("replica-0", "busy")) is busy
+    mirror.places.add(("replica-0", "busy"))
+    mirror.run([taken])
     assert mirror.body(taken) == layer(0)
     assert not mirror.store.names("v2/blobs/")
 

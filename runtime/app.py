@@ -122,7 +122,7 @@ class Foundation:
         """`record`: a folder for a record of each request. Raises `UnusableRoot` when a store cannot be used, and
         `ListenError` when the address of the metrics cannot."""
         self.observation = Observation(configuration.observability.metrics, configuration.server.workers)
-        self._opened = Opened(configuration, self.observation.store)
+        self._opened = Opened(configuration, self.observation.store, configuration.server.workers)
         self._lets_clients_in = self._opened.try_out(configuration)
         """Otherwise nobody is redirected to the store, whatever is configured."""
         self._configuration = configuration

@@ -40,10 +40,14 @@ class Opened:
     """
 
     def __init__(
-        self, configuration: Configuration, observed: Callable[[ContentStore], ContentStore] = lambda store: store
+        self,
+        configuration: Configuration,
+        observed: Callable[[ContentStore], ContentStore] = lambda store: store,
+        workers: int = 1,
     ) -> None:
-        """`observed`: puts something around each store. Raises `UnusableRoot` for a folder or a bucket that cannot be
-        used; a bucket is not asked for that."""
+        """`observed`: puts something around each store. `workers`: processes that will use it together.
+
+        Raises `UnusableRoot` for a folder or a bucket that cannot be used; a bucket is not asked for that."""
         self._buckets: dict[str, S3Store] = {}
         blob_store, metadata_store = configuration.blob_store, configuration.metadata_store
         self.blobs = self.metadata = observed(self._open("blob_store", blob_store))
@@ -59,6 +63,10 @@ class Opened:
             from angos.runtime.leases.redis import RedisLeases
 
             self.leases = RedisLeases(self._redis_at(shared.address), shared.key_prefix)
+        elif workers > 1:
+            from angos.runtime.leases.workers import WorkerLeases
+
+            self.leases = WorkerLeases()
 
     def try_out(self, configuration: Configuration) -> bool:
         """Find out whether buckets do what the registry relies on, before workers are forked.

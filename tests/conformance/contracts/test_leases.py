@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +13,7 @@ import pytest
 
 from angos.runtime.leases.local import SWEEP_ABOVE, LocalLeases
 from angos.runtime.leases.redis import RedisLeases
+from angos.runtime.leases.workers import WorkerLeases
 from angos.runtime.performer import Leases
 from angos.runtime.redis.address import parse_redis_url
 from angos.runtime.redis.server import RedisServer
@@ -19,6 +22,7 @@ from angos.simulator.world import leases as simulated
 from tests.conformance.redis_process import RedisProcess
 
 Scenario = Callable[[Leases], Awaitable[None]]
+NOT_ON_TRIO = {("Redis", "trio"), ("simulated", "trio")}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,11 @@ async def local_leases(_request: pytest.FixtureRequest) -> AsyncIterator[Leases]
 
 
 @asynccontextmanager
+async def worker_leases(_request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
+    yield WorkerLeases()
+
+
+@asynccontextmanager
 async def redis_leases(request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
     redis: RedisProcess = request.getfixturevalue("redis")
     server = RedisServer(parse_redis_url(redis.url))
@@ -77,11 +86,16 @@ async def redis_leases(request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
         await server.close()
 
 
-@pytest.fixture(params=["local on asyncio", "local on trio", "Redis on asyncio", "simulated on asyncio"])
+KINDS = {"local": local_leases, "workers": worker_leases, "Redis": redis_leases, "simulated": simulated_leases}
+
+
+@pytest.fixture(
+    params=[f"{kind} on {loop}" for kind in KINDS for loop in ("asyncio", "trio") if (kind, loop) not in NOT_ON_TRIO]
+)
 def run(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
     """Runs a scenario on leases of every kind, on the loops that they work on."""
     kind, _, backend = request.param.split()
-    make = {"local": local_leases, "Redis": redis_leases, "simulated": simulated_leases}[kind]
+    make = KINDS[kind]
     if kind == "Redis":
         request.getfixturevalue("redis")
 
@@ -193,10 +207,11 @@ def test_a_lease_granted_to_somebody_who_is_just_cancelled_is_not_lost(run: Call
 
 def test_waiting_ends_when_it_has_to(run: Callable[[Scenario], None]) -> None:
     async def scenario(leases: Leases) -> None:
-        await acquire(leases, "a")
+        held = await acquire(leases, "a")
         began = time.monotonic()
         assert await acquire(leases, "a", wait_seconds=0.05) is None
         assert time.monotonic() - began >= 0.045
+        assert held is not None  # until here somebody has it
 
     run(scenario)
 
@@ -209,3 +224,40 @@ def test_lapsed_leases_do_not_pile_up(backend: str) -> None:
         assert len(leases._leases) <= SWEEP_ABOVE + 1
 
     anyio.run(scenario, backend=backend)
+
+
+def test_workers_wait_for_each_other_and_not_for_the_dead() -> None:
+    """Forked, as a server forks them; the second one is killed while it has the lease."""
+    leases = WorkerLeases()
+    told, tell = os.pipe()
+
+    def be_the_other(then: Callable[[], Awaitable[None]]) -> int:
+        process = os.fork()
+        if process == 0:
+            try:
+                anyio.run(then)
+            finally:
+                os._exit(1)
+        return process
+
+    async def hold() -> None:
+        token = await acquire(leases, "a")
+        os.write(tell, b"." if token is not None else b"?")
+        await anyio.sleep(60)
+
+    async def scenario() -> None:
+        assert await acquire(leases, "a") is None
+        token = await acquire(leases, "b")
+        os.kill(other, signal.SIGKILL)
+        await release(leases, "a", await acquire(leases, "a", wait_seconds=10.0))
+        await release(leases, "b", token)
+
+    other = be_the_other(hold)
+    try:
+        assert os.read(told, 1) == b"."
+        anyio.run(scenario)
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+        os.close(told)
+        os.close(tell)

@@ -142,6 +142,24 @@ def test_two_workers_serve_what_either_has_fetched(tmp_path: Path, upstream: Ups
         assert case.lines().count(f"GET {path}") <= 2
 
 
+def test_workers_without_a_redis_fetch_a_blob_once(tmp_path: Path, upstream: Upstream) -> None:
+    """Those of other workers wait for the one that fetches, and get what that has stored."""
+    with running(tmp_path, upstream, "together", server={"workers": 3}) as case:
+        content, path = case.blob(300_000)
+        held = Held(content, 100_000)
+        case.script = held.script(path)
+        clients = [case.client().connect() for _ in range(16)]
+        for client in clients:
+            client.send(f"GET {case.target(path)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        for _ in range(8):  # each worker has had those requests before it answers one of these
+            assert case.get("manifests/none").status == 404
+        held.go.set()
+        for client in clients:
+            assert client.answer("GET").body == content
+            client.finish()
+        assert case.lines().count(f"GET {path}") == 1
+
+
 def test_two_replicas_with_a_redis_fetch_a_blob_once(tmp_path: Path, upstream: Upstream) -> None:
     """The second one waits for the first, and then serves what that has stored."""
     (tmp_path / "redis").mkdir()

@@ -12,7 +12,9 @@ Running it again later must not bring back what was deleted here meanwhile:
 
 * a tag is dated by its link file, and taken only if that is newer than whatever is known here, deletions included;
 * when a namespace is done, a key records the newest link that was seen. A layer or a manifest whose link is as old,
-  and which is not here any more, was deleted here. What could not be taken is recorded there too, and tried again.
+  and which is not here any more, was deleted here. What could not be taken is recorded there too, and tried again;
+* a link as old need not have been seen: a bucket dates by whole seconds, and what comes while a run goes on may come
+  behind it. So links of the last hour are recorded by name.
 
 One damaged thing is named in the report and costs nothing but itself. What could not be read is not "absent".
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -50,6 +53,8 @@ from angos.sansio.tags import newest_event
 from angos.sansio.together import together
 
 LINK_SIZE_MAX = 1024
+SETTLED_MS = 3_600_000
+"""A link that was not seen by a run is at most so much older than the newest that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +125,50 @@ class Place:
     """Links up to here were seen by an earlier run."""
     untaken: frozenset[str]
     """Those of them that it could not take."""
-    newest_ms: int = 0
+    recent: frozenset[str] | None = None
+    """Those of them of the last `SETTLED_MS`; None when that is not known."""
     missed: set[str] = field(default_factory=set)
     """Names of this run's links that could not be taken."""
+    _seen_ms: dict[str, int] = field(default_factory=dict)
 
     def has_seen(self, link: DistributionLink, stat: Stat) -> bool:
         """An earlier run has taken it."""
-        return self.knows(stat) and f"{link.kind}/{link.name}" not in self.untaken
+        return self.knows(link, stat) and name_of(link) not in self.untaken
 
-    def knows(self, stat: Stat) -> bool:
-        """It was there when an earlier run came by."""
-        return self.taken_until_ms is not None and stat.modified_ms <= self.taken_until_ms
+    def knows(self, link: DistributionLink, stat: Stat) -> bool:
+        """An earlier run has come by it."""
+        until = self.taken_until_ms
+        if until is None or stat.modified_ms > until:
+            return False
+        return self.recent is None or stat.modified_ms <= until - SETTLED_MS or name_of(link) in self.recent
+
+    def see(self, link: DistributionLink, stat: Stat) -> None:
+        """This run comes by it."""
+        self._seen_ms[name_of(link)] = stat.modified_ms
+
+    def forget(self, link: DistributionLink) -> None:
+        """This run has removed it. When it comes back it is another one."""
+        self._seen_ms.pop(name_of(link), None)
 
     async def record(self) -> None:
         """This run is done with the namespace."""
-        until = self.newest_ms
+        until = max(self._seen_ms.values(), default=0)
         if self.taken_until_ms is not None:
-            until = max(until, self.taken_until_ms + (self.missed != self.untaken))
-        if until != self.taken_until_ms:
-            value = compact_json({"not_taken": sorted(self.missed)})
-            await CreateKeys(((layout.import_key(self.namespace, until), value),))
+            until = max(until, self.taken_until_ms)
+            if until == self.taken_until_ms:
+                if self.missed == self.untaken and self._recent(until) == self.recent:
+                    return
+                until += 1
+        value = compact_json({"not_taken": sorted(self.missed), "recent": sorted(self._recent(until))})
+        await CreateKeys(((layout.import_key(self.namespace, until), value),))
+
+    def _recent(self, until_ms: int) -> frozenset[str]:
+        return frozenset(name for name, at_ms in self._seen_ms.items() if at_ms > until_ms - SETTLED_MS)
+
+
+def name_of(link: DistributionLink) -> str:
+    """How a record names a link."""
+    return f"{link.kind}/{link.name}"
 
 
 class Problem(Exception):
@@ -209,7 +238,7 @@ class _Run:
         except (Problem, EffectError) as error:
             self._untaken.append(Untaken(key, *told(error)))
             if self._place is not None:
-                self._place.missed.add(f"{link.kind}/{link.name}")
+                self._place.missed.add(name_of(link))
 
     async def _take(self, key: Key, link: DistributionLink) -> None:
         place = self._place
@@ -218,7 +247,7 @@ class _Run:
         stat = await StatKey(key)
         if stat is None:  # deleted since it was listed
             return None
-        place.newest_ms = max(place.newest_ms, stat.modified_ms)
+        place.see(link, stat)
         if link.kind == "tag":
             return await self._take_tag(place, key, link, stat)
         digest = layout.parse_distribution_digest(link.name)
@@ -336,7 +365,12 @@ async def place_of(namespace: Namespace) -> Place:
         return Place(namespace, None, frozenset())
     value = await ReadKey(layout.import_key(namespace, until))
     try:
-        names = json.loads(value or b"{}")["not_taken"]
-        return Place(namespace, until, frozenset(name for name in names if isinstance(name, str)))
-    except (ValueError, KeyError, TypeError):
+        record = json.loads(value or b"{}")
+        untaken, recent = _names(record["not_taken"]), record.get("recent")
+        return Place(namespace, until, untaken, None if recent is None else _names(recent))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Place(namespace, until, frozenset())
+
+
+def _names(recorded: Iterable[object]) -> frozenset[str]:
+    return frozenset(name for name in recorded if isinstance(name, str))

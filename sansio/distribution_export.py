@@ -26,7 +26,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from angos.sansio import layout
-from angos.sansio.distribution import Place, Problem, happened_ms, link_target, place_of, told
+from angos.sansio.distribution import Place, Problem, happened_ms, link_target, name_of, place_of, told
 from angos.sansio.effects import (
     CreateKeys,
     DeleteKeys,
@@ -212,7 +212,8 @@ class _Run:
                 if same:
                     await self._link_tag(place.namespace, tag, event.digest)
                     return
-            if stat is not None and stat.size and not place.knows(stat):
+            link = DistributionLink(place.namespace, "tag", str(tag))
+            if stat is not None and stat.size and not place.knows(link, stat):
                 happened = await happened_ms(place.namespace, tag, event)
                 if stat.modified_ms > happened:
                     raise Problem("newer-there", "the old registry was given this tag later; import it first")
@@ -279,7 +280,7 @@ class _Run:
             if stat is None:
                 return
             if comparison is not None:
-                comparison.place.newest_ms = max(comparison.place.newest_ms, stat.modified_ms)
+                comparison.place.see(link, stat)
                 seen = comparison.place.has_seen(link, stat)
                 if await _is_here(comparison.place.namespace, link):
                     return
@@ -290,7 +291,7 @@ class _Run:
         except (Problem, EffectError) as error:
             self._leave_out(key, error)
             if comparison is not None and not seen:
-                comparison.place.missed.add(f"{link.kind}/{link.name}")
+                comparison.place.missed.add(name_of(link))
 
     async def leave(self) -> None:
         """No more links of this namespace follow."""
@@ -298,11 +299,14 @@ class _Run:
         if comparison is None:
             return
         for kind in ("revision", "layer"):
+            links = tuple(link for link, _ in comparison.gone if link.kind == kind)
             keys = tuple(key for link, key in comparison.gone if link.kind == kind)
             try:
                 if keys:
                     await DeleteKeys(keys)
                     self._counts["removed"] += len(keys)
+                    for link in links:
+                        comparison.place.forget(link)
             except EffectError as error:
                 for key in keys:
                     self._leave_out(key, error)

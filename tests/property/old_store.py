@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from angos.sansio.distribution import Imported, import_distribution
 from angos.sansio.distribution_export import Exported, export_distribution
-from angos.sansio.effects import CreateKeys, Effect, Key, ReadKey
+from angos.sansio.effects import CreateKeys, Effect, Key, ReadKey, Stat, StatKey
 from angos.sansio.layout import blob_key
 from angos.sansio.oci.digest import Digest
 from angos.sansio.operation import Operation
@@ -31,10 +32,23 @@ class OldStore:
 
     def __init__(self, kind: Literal["bucket", "disk"] = "bucket") -> None:
         self.registry = SimulatedRegistry(world=World(Scenario(store=kind)))
+        self._step_ms = 1000
 
     def write(self, key: str, value: bytes) -> None:
         self.registry.run(Operation(_create(Key(key), value)))
-        self.registry.world.clock.now_ms += 1000
+        self.registry.world.clock.now_ms += self._step_ms
+
+    @contextmanager
+    def in_the_second_of(self, key: str) -> Iterator[None]:
+        """Everything that is written meanwhile has the date of this key."""
+        clock = self.registry.world.clock
+        stat = self.registry.run(Operation(_stat(Key(key))))
+        assert stat is not None
+        now_ms, clock.now_ms, self._step_ms = clock.now_ms, stat.modified_ms, 0
+        try:
+            yield
+        finally:
+            clock.now_ms, self._step_ms = now_ms, 1000
 
     def link(self, namespace: str, what: str, digest: Digest) -> None:
         self.write(f"v2/repositories/{namespace}/{what}/link", str(digest).encode())
@@ -117,6 +131,10 @@ async def _create(key: Key, value: bytes) -> None:
 
 async def _read(key: Key) -> bytes | None:
     return await ReadKey(key)
+
+
+async def _stat(key: Key) -> Stat | None:
+    return await StatKey(key)
 
 
 class _Killed(BaseException):

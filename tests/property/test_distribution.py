@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from angos.sansio.effects import Effect, ReadKey, StatKey, StorageUnavailable
+from angos.sansio.effects import Effect, ListKeys, ReadKey, StatKey, StorageUnavailable
 from angos.sansio.layout import blob_key
 from angos.sansio.oci.digest import Digest
 from angos.simulator.world.images import blob, image
 from tests.property.old_store import REFERRER, SCHEMA_1, OldStore, killed_after
+
+Perform = Callable[[Effect[Any]], Any]
 
 
 @pytest.fixture
@@ -71,6 +75,55 @@ def test_what_the_old_registry_took_since_is_added(old: OldStore) -> None:
     old.push(2, "a", "v3")
     assert old.take().untaken == ()
     assert old.digest("a", "v3") == str(image(2).digest)
+
+
+@pytest.mark.parametrize("export_first", [False, True])
+def test_what_the_old_registry_took_in_the_second_of_the_newest_link_is_added(
+    old: OldStore, *, export_first: bool
+) -> None:
+    """A bucket dates by whole seconds. It was left out as deleted here, as it is no younger than what was seen."""
+    old.write("v2/repositories/a/_manifests/tags/v9/current/link", str(image(0).digest).encode())
+    old.take()
+    if export_first:
+        old.give_back()
+    with old.in_the_second_of("v2/repositories/a/_manifests/tags/v9/current/link"):
+        old.push(2, "a", "v3")
+    done = old.take()
+    assert (done.deleted_here, done.untaken) == (0, ())
+    assert done.created == len({*image(2).blobs} - {*image(0).blobs, *image(1).blobs}) + 2
+    assert old.digest("a", "v3") == str(image(2).digest)
+    assert old.take().created == 0
+
+
+def test_what_the_old_registry_takes_while_an_import_goes_on_is_added_by_the_next() -> None:
+    """Wherever the run is when it comes, and although its tag may be seen and date it."""
+    for before in range(10_000):
+        old = OldStore()
+        old.push(0, "a", "v1")
+        perform = old.registry.perform
+        left = before
+
+        def pushing(effect: Effect[Any], old: OldStore = old, perform: Perform = perform) -> Any:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                old.push(2, "a", "v3")
+            if isinstance(effect, ListKeys):  # in small pages, so that it comes between them
+                effect = replace(effect, limit=min(effect.limit, 2))
+            return perform(effect)
+
+        old.registry.perform = pushing  # type: ignore[method-assign]
+        old.take()
+        old.registry.perform = perform  # type: ignore[method-assign]
+        if left >= 0:
+            assert before > 20
+            return
+        done = old.take()
+        assert (done.deleted_here, done.untaken) == (0, ())
+        assert old.digest("a", "v3") == str(image(2).digest)
+        for needed in image(2).blobs:
+            assert old.registry.send("GET", f"/v2/a/blobs/{blob(needed).digest}").status == 200
+    raise AssertionError("the import does not end")
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,18 @@ def test_an_import_after_an_export_brings_nothing_back_that_was_deleted(old: Old
     assert "a:v3" not in old.old_tags()
 
 
+def test_what_an_export_removed_and_the_old_registry_took_again_at_once_is_added(old: OldStore) -> None:
+    """In the same second: it is not what was deleted here."""
+    link = f"v2/repositories/a/b/_manifests/revisions/sha256/{image(1).digest.hex}/link"
+    old.ask(202, "DELETE", f"/v2/a/b/manifests/{image(1).digest}")
+    with old.in_the_second_of(link):
+        assert old.give_back().removed == 2
+        assert link not in old.links()
+        old.push_manifest(image(1).content, "a/b")
+    assert old.take().deleted_here == 0
+    assert old.digest("a/b", str(image(1).digest)) == str(image(1).digest)
+
+
 def test_nothing_is_collected_between_an_export_and_the_next_import(old: OldStore) -> None:
     """What the old registry stores meanwhile has no name here."""
 

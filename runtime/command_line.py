@@ -21,6 +21,13 @@ def complain(message: object, stream: TextIO | None = None) -> None:
     print(f"angos: {message}", file=stream or sys.stderr)
 
 
+def printable(text: object) -> str:
+    """One line, whatever a name that is stored holds: line breaks, sequences that steer a terminal, half characters."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in str(text)
+    )
+
+
 def refuse(problems: Iterable[object]) -> int:
     """Say each of them. Gives the exit code of a command that could not be done."""
     for problem in problems:

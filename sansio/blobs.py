@@ -52,7 +52,8 @@ async def get_blob(namespace: Namespace, digest: Digest, request: Request, confi
         await keep_suspected(digest, config.collection_grace_seconds)
     # Bytes come before the names that make them readable, and go after them. So they need not be looked for each time.
     readable = await blob_is_readable(namespace, digest)
-    stat = await stat_blob(digest, lately=True) if readable else None
+    # HEAD looks afresh: nobody pushes what it says is there, also when it was moved away as damaged a moment ago.
+    stat = await stat_blob(digest, lately=request.method != "HEAD") if readable else None
     if stat is None:
         raise blob_unknown(namespace, digest)
     key = layout.blob_key(digest)

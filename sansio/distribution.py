@@ -21,7 +21,6 @@ One damaged thing is named in the report and costs nothing but itself. What coul
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from itertools import groupby
 
 from angos.sansio import layout
 from angos.sansio.collection.presence import until_unmarked
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.effects import (
     CreateKeys,
     DeleteKeys,
@@ -49,7 +48,7 @@ from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import SchemaOne, parse_manifest, referrer_descriptor
 from angos.sansio.oci.reference import Namespace, Tag, parse_namespace
 from angos.sansio.progress import Progress
-from angos.sansio.tags import newest_event
+from angos.sansio.tags import newest_event, parse_event_body, time_of
 from angos.sansio.together import together
 
 LINK_SIZE_MAX = 1024
@@ -345,15 +344,11 @@ async def link_target(key: Key, stat: Stat) -> Digest:
 
 
 async def happened_ms(namespace: Namespace, tag: Tag, event: TagEvent) -> int:
-    """When it was done. A deletion is dated by what it deletes, and says inside when that was."""
+    """When this happened to the tag."""
     if event.kind == "set":
         return event.at_ms
     body = await ReadKey(Key(f"{layout.tag_events_prefix(namespace, tag)}{event}"))
-    try:
-        deleted_at_ms = json.loads(body or b"{}")["deleted_at_ms"]
-        return max(event.at_ms, int(deleted_at_ms))
-    except (ValueError, KeyError, TypeError):
-        return event.at_ms
+    return time_of(event, parse_event_body(body))
 
 
 async def place_of(namespace: Namespace) -> Place:
@@ -365,7 +360,7 @@ async def place_of(namespace: Namespace) -> Place:
         return Place(namespace, None, frozenset())
     value = await ReadKey(layout.import_key(namespace, until))
     try:
-        record = json.loads(value or b"{}")
+        record = parse_json(value or b"{}")
         untaken, recent = _names(record["not_taken"]), record.get("recent")
         return Place(namespace, until, untaken, None if recent is None else _names(recent))
     except (ValueError, KeyError, TypeError, AttributeError):

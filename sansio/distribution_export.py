@@ -18,7 +18,6 @@ nothing back that is deleted here from now on.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from angos.sansio import layout
+from angos.sansio.compact_json import parse_json
 from angos.sansio.distribution import Place, Problem, happened_ms, link_target, name_of, place_of, told
 from angos.sansio.effects import (
     CreateKeys,
@@ -339,7 +339,7 @@ async def _check_type(digest: Digest) -> None:
     """Whether distribution makes head or tail of the manifest. It reads the body alone, not what it was pushed as."""
     body = await ReadKey(layout.blob_key(digest)) or b""
     try:
-        document = json.loads(body)
+        document = parse_json(body)
         media_type, version = document.get("mediaType"), document.get("schemaVersion")
     except (ValueError, AttributeError):
         raise Problem("unknown-type", "the manifest is no JSON object, which distribution needs") from None

@@ -14,7 +14,6 @@ that the manifest needs, and nothing has been named then.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,6 +29,7 @@ from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import Manifest, parse_manifest
 from angos.sansio.oci.media_type import IMAGE_TYPES, INDEX_TYPES
 from angos.sansio.oci.reference import Namespace, Tag
+from angos.sansio.tags import parse_event_body, time_of
 from angos.sansio.together import together
 
 PAGE = 100
@@ -128,25 +128,17 @@ async def _happened_ms(namespace: Namespace, tag: Tag, name: str) -> int | None:
 
 
 async def _body(namespace: Namespace, tag: Tag, event: TagEvent) -> dict[str, Any]:
-    """What an event says inside. One that is damaged says nothing: its name has all that matters."""
     value = await ReadKey(Key(f"{layout.tag_events_prefix(namespace, tag)}{event}"))
     if value is None:  # moved meanwhile, or long ago
         value = await ReadKey(Key(f"{layout.tag_history_prefix(namespace, tag)}{event}"))
-    try:
-        body = json.loads(value or b"{}")
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+    return parse_event_body(value)
 
 
 def _change(event: TagEvent, body: dict[str, Any], until_ms: int | None) -> Change:
-    deleted_at_ms, by, media_type = body.get("deleted_at_ms"), body.get("by"), body.get("media_type")
-    at_ms = event.at_ms
-    if event.kind == "del" and isinstance(deleted_at_ms, int):
-        at_ms = max(at_ms, deleted_at_ms)
+    by, media_type = body.get("by"), body.get("media_type")
     return Change(
         event,
-        at_ms,
+        time_of(event, body),
         until_ms,
         by if isinstance(by, str) else None,
         media_type if isinstance(media_type, str) else None,

@@ -67,7 +67,8 @@ def parse_target(text: str) -> Digest | int:
 
 def timestamp(at_ms: int) -> str:
     """A time as text (RFC 3339), in UTC, to the millisecond."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    time = datetime.fromtimestamp(at_ms // 1000, UTC).replace(microsecond=at_ms % 1000 * 1000)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _tag(text: str) -> Tag:
@@ -142,15 +143,24 @@ async def last_changes(
     comes after, and whether there is one."""
     page = await ListFolders(layout.tags_prefix(namespace), after, limit)
     tags = [tag for folder in page.names if (tag := layout.parse_tag_folder(folder)) is not None]
-    newest = await together(read_changes(namespace, tag, "", 1) for tag in tags)
-    found = [(tag, changes[0]) for tag, (changes, _, _) in zip(tags, newest, strict=True) if changes]
+    newest = await together(_last_change(namespace, tag) for tag in tags)
+    found = [(tag, change) for tag, change in zip(tags, newest, strict=True) if change is not None]
     return found, page.last, page.more
+
+
+async def _last_change(namespace: Namespace, tag: Tag) -> Change | None:
+    changes, after, more = await read_changes(namespace, tag, "", 1)
+    while not changes and more:  # keys that are no events come first
+        changes, after, more = await read_changes(namespace, tag, after)
+    return changes[0] if changes else None
 
 
 def described(change: Change) -> dict[str, Any]:
     """A change, as JSON."""
     kind = "set" if change.event.kind == "set" else "delete"
-    value: dict[str, Any] = {"kind": kind, "digest": str(change.event.digest), "at": timestamp(change.at_ms)}
+    value: dict[str, Any] = {"kind": kind, "digest": str(change.event.digest)}
+    if change.at_ms >= 0:  # Angos 1.6 has events without a time
+        value["at"] = timestamp(change.at_ms)
     if change.until_ms is not None:
         value["until"] = timestamp(change.until_ms)
     if change.by is not None:

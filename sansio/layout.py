@@ -206,6 +206,8 @@ def tag_claim_key(namespace: Namespace, tag: Tag, after_ms: int) -> Key:
 
 
 ORDER_MAX = 2**64 - 2  # 2^64-1 is left for "no timestamp", which never wins
+EVENT_MS_MAX = 253_402_300_799_999
+"""The end of the year 9999, behind which times have no text. No event of a tag is dated later."""
 
 _EVENT = re.compile(r"([0-9a-f]{16})\.(set|del)\.(sha256|sha512)\.([0-9a-f]+)")
 
@@ -228,7 +230,10 @@ def parse_tag_event(name: str) -> TagEvent | None:
     match = _EVENT.fullmatch(name)
     if match is None or len(match[4]) != HEX_LENGTH[match[3]]:
         return None
-    return TagEvent(ORDER_MAX - int(match[1], 16), "set" if match[2] == "set" else "del", Digest(match[3], match[4]))
+    at_ms = ORDER_MAX - int(match[1], 16)
+    if at_ms > EVENT_MS_MAX:  # no later event could ever take it back
+        return None
+    return TagEvent(at_ms, "set" if match[2] == "set" else "del", Digest(match[3], match[4]))
 
 
 def referrers_prefix(namespace: Namespace, subject: Digest) -> Prefix:

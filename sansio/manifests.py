@@ -11,12 +11,11 @@ Whichever looks last sees the other one, so no tag is left that names a manifest
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 from angos.sansio import layout
 from angos.sansio.collection.presence import is_fresh_at, keep, suspect, suspicions, until_unmarked
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
     BodyInterrupted,
@@ -120,7 +119,7 @@ async def read_media_type(namespace: Namespace, digest: Digest) -> str | None:
 def recorded_media_type(record: bytes) -> str | None:
     """The type in the record of a revision, None when it does not say it."""
     try:
-        media_type = json.loads(record)["media_type"]
+        media_type = parse_json(record)["media_type"]
     except (ValueError, KeyError, TypeError):
         return None
     return media_type if isinstance(media_type, str) and is_media_type(media_type) else None

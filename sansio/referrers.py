@@ -7,10 +7,10 @@ the manifest is here and really has this subject.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 
 from angos.sansio import layout
+from angos.sansio.compact_json import parse_json
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import Key, ListKeys, ReadKey, StorageCorrupt
 from angos.sansio.errors import Invalid, RegistryError
@@ -41,7 +41,7 @@ async def list_referrers(namespace: Namespace, subject: Digest, query: Query, co
     size = 0
     last = ""
     for name, descriptor in zip(names, descriptors, strict=True):
-        if descriptor is not None and (not wanted or json.loads(descriptor).get("artifactType") in wanted):
+        if descriptor is not None and (not wanted or parse_json(descriptor).get("artifactType") in wanted):
             if shown and size + len(descriptor) > PAGE_BYTES_MAX:
                 more = True
                 break

@@ -18,10 +18,11 @@ a tag stays one short listing however often it is pushed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from angos.sansio import layout
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
     PAGE_NAMES,
@@ -177,6 +178,23 @@ async def _take_back(
     await _write_event(namespace, tag, TagEvent(event.at_ms + 1, "del", event.digest), body)
 
 
+def time_of(event: TagEvent, body: Mapping[str, Any]) -> int:
+    """When it was done. A deletion is dated by what it deletes, and says inside when that was."""
+    at_ms = body.get("deleted_at_ms")
+    if event.kind == "set" or type(at_ms) is not int or at_ms > layout.EVENT_MS_MAX:
+        return event.at_ms
+    return max(event.at_ms, at_ms)
+
+
+def parse_event_body(value: bytes | None) -> dict[str, Any]:
+    """What an event says inside. A damaged one says nothing: its name has all that matters."""
+    try:
+        body = parse_json(value or b"{}")
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
 async def delete_tag(namespace: Namespace, tag: Tag, by: str | None = None) -> Response:
     """end-9 with a tag: the tag goes, its manifest stays."""
     if not await unset_tag(namespace, tag, by=by):
@@ -257,6 +275,8 @@ def _said(**said: int | str | None) -> bytes:
 
 
 async def _write_event(namespace: Namespace, tag: Tag, event: TagEvent, body: bytes) -> None:
+    if event.at_ms > layout.EVENT_MS_MAX:
+        raise StorageCorrupt(f"the last change of tag {tag} of {namespace} is dated at the end of time; remove its key")
     await CreateKeys(((Key(f"{layout.tag_events_prefix(namespace, tag)}{event}"), body),))
 
 

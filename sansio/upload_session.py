@@ -20,12 +20,11 @@ chunk, so one that is old, wrong or forged gives the same session as a listing, 
 from __future__ import annotations
 
 import binascii
-import json
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.effects import HashState, Key, ListKeys, Part, Prefix, ReadKey, Stat, StatKey, StorageCorrupt
 from angos.sansio.oci.digest import HEX_LENGTH
 from angos.sansio.together import together
@@ -71,7 +70,7 @@ class Chunk:
     def parse(cls, offset: int, value: bytes) -> Chunk:
         """Raises `StorageCorrupt` for a value that `to_json` did not make."""
         try:
-            record = json.loads(value)
+            record = parse_json(value)
             hashes = tuple(
                 HashState(
                     algorithm,

@@ -22,7 +22,7 @@ from typing import TextIO, TypeVar
 
 import anyio
 
-from angos.runtime.command_line import add_config_argument, complain, refuse
+from angos.runtime.command_line import add_config_argument, complain, printable, refuse
 from angos.runtime.config.file import BadConfiguration
 from angos.runtime.config.schema import Configuration, DirectoryConfig, load_configuration
 from angos.runtime.driver import drive
@@ -70,10 +70,10 @@ def run(
         result = anyio.run(_drive, configuration, operation, meter)
     except (UnusableRoot, EffectError) as error:
         meter.clear()
-        return refuse([error])
+        return refuse([printable(error)])
     except RegistryError as error:
         meter.clear()
-        complain(error.message)
+        complain(printable(error.message))
         return 1
     except KeyboardInterrupt:
         meter.clear()
@@ -119,7 +119,7 @@ class Meter:
             self._passed += 1
             if self._passed <= PASSED_MAX:
                 self.clear()
-                complain(f"passed over {event.what}: {event.problem}", self._stream)
+                complain(printable(f"passed over {event.what}: {event.problem}"), self._stream)
             elif self._passed == PASSED_MAX + 1:
                 self.clear()
                 complain("more was passed over, only counted from here on", self._stream)
@@ -175,6 +175,6 @@ def counted(number: int, one: str, many: str = "") -> str:
 def show_some(lines: Sequence[str], most: int) -> None:
     """The first of these lines, and how many were left out."""
     for line in lines[:most]:
-        print(line)  # noqa: T201
+        print(printable(line))  # noqa: T201
     if len(lines) > most:
         print(f"and {len(lines) - most} more, all of which --json shows")  # noqa: T201

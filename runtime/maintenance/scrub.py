@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Final
 
+from angos.runtime.command_line import printable
 from angos.runtime.config.schema import Configuration
 from angos.runtime.maintenance import frame
 from angos.sansio.layout import LOST_AND_FOUND
@@ -101,13 +102,13 @@ def _show_json(done: Scrubbed) -> int:
 
 def _show(done: Scrubbed) -> int:
     for finding in done.findings[:FINDINGS_SHOWN]:
-        print(_line(finding, dry_run=done.dry_run))  # noqa: T201
+        print(printable(_line(finding, dry_run=done.dry_run)))  # noqa: T201
     told = sum(number for _, number in done.problems)
     if told > FINDINGS_SHOWN:
         print(f"{told - FINDINGS_SHOWN} more, which --json shows")  # noqa: T201
     if done.resumed:
         print("went on where an earlier run was interrupted; what that one found is told here too")  # noqa: T201
-    looked_at = ", ".join(f"{number} {NAMES[kind]}" for kind, number in done.objects) or "nothing"
+    looked_at = ", ".join(f"{number} {NAMES.get(kind, kind)}" for kind, number in done.objects) or "nothing"
     print(f"looked at: {looked_at}")  # noqa: T201
     if done.bytes_verified:
         print(f"verified: {frame.size_text(done.bytes_verified)}")  # noqa: T201

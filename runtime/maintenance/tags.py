@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from angos.runtime.command_line import refuse
+from angos.runtime.command_line import printable, refuse
 from angos.runtime.config.schema import Configuration
 from angos.runtime.maintenance import frame
 from angos.sansio.config import RegistryConfig
@@ -88,7 +88,7 @@ def _history(arguments: argparse.Namespace) -> int:
             return refuse([f"{namespace} never had {'a tag' if tag is None else f'a tag {tag}'}"])
         width = max(len(str(line.tag)) for line in lines)
         for line in lines:
-            print(_text(line, width if tag is None else 0))  # noqa: T201
+            print(printable(_text(line, width if tag is None else 0)))  # noqa: T201
         return 0
 
     return frame.run(arguments, operation, show)
@@ -115,7 +115,8 @@ async def _read(namespace: Namespace, tag: Tag | None, number: int, config: Regi
 
 def _text(line: _Line, width: int) -> str:
     change = line.change
-    what = f"{timestamp(change.at_ms)}  {'set to' if change.event.kind == 'set' else 'deleted'} {change.event.digest}"
+    at = timestamp(change.at_ms) if change.at_ms >= 0 else "at an unknown time"
+    what = f"{at:24}  {'set to' if change.event.kind == 'set' else 'deleted'} {change.event.digest}"
     if width:
         what = f"{line.tag!s:{width}}  {what}"
     if change.by is not None:

@@ -7,7 +7,6 @@ must not tell a person with a mistyped password that all is well.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from angos.sansio.access.identity import Identity, OidcIdentity
 from angos.sansio.access.oidc import verify_claims
 from angos.sansio.access.peer import client_address
 from angos.sansio.access.scope import parse_scopes
+from angos.sansio.compact_json import parse_json
 from angos.sansio.effects import PeerUnavailable, VerifyOwnToken, VerifyPassword
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import Request
@@ -126,7 +126,7 @@ async def _by_own_token(
     verdict = await VerifyOwnToken(token)
     if verdict.claims is None:
         return Authentication(identity, (*tried, CredentialTried("token", False, verdict.problem)))
-    found = _from_own_claims(json.loads(verdict.claims), identity, access)
+    found = _from_own_claims(parse_json(verdict.claims), identity, access)
     if found is None:
         problem = "its user or identity provider is not configured any more"
         return Authentication(identity, (*tried, CredentialTried("token", False, problem)))
@@ -166,7 +166,7 @@ async def _by_providers(
             unavailable = True
             continue
         if verdict.claims is not None:
-            found = OidcIdentity(provider.name, json.loads(verdict.claims))
+            found = OidcIdentity(provider.name, parse_json(verdict.claims))
             identity = replace(identity, oidc=found, methods=(*identity.methods, "oidc"))
             return Authentication(identity, (*tried, CredentialTried("oidc", True)))
         problems.append(f"{provider.name}: {verdict.problem}")

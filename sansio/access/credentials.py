@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from angos.sansio.compact_json import parse_json
 from angos.sansio.secret import Secret
 
 TOKEN_LENGTH_MAX = 16 << 10
@@ -88,8 +88,8 @@ def _peek(token: str, segment: int) -> dict[str, Any] | None:
         return None
     text = segments[segment]
     try:
-        value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (ValueError, RecursionError):
+        value = parse_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from angos.sansio.access.config import Provider
 from angos.sansio.access.credentials import peek_token_header
+from angos.sansio.compact_json import parse_json
 from angos.sansio.effects import (
     FetchDocument,
     PeerUnavailable,
@@ -60,7 +61,7 @@ async def verify_claims(token: Secret, provider: Provider) -> TokenVerdict:
         token, key.text, algorithm, provider.issuer, provider.required_audience, provider.clock_skew_seconds
     )
     if verdict.claims is not None and provider.required_claims:
-        claims = json.loads(verdict.claims)
+        claims = parse_json(verdict.claims)
         missing = [name for name in provider.required_claims if claims.get(name) is None]
         if missing:
             return TokenVerdict(None, f"it lacks {', '.join(missing)}")
@@ -152,8 +153,8 @@ async def _fetch(provider: Provider, url: str) -> bytes:
 
 def _read_object(document: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(document)
-    except (ValueError, RecursionError):
+        value = parse_json(document)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         raise PeerUnavailable("an identity provider sent something that is not a JSON object")

@@ -20,6 +20,7 @@ import json
 from collections.abc import Collection, Iterable
 
 from angos.sansio import layout
+from angos.sansio.compact_json import parse_json
 from angos.sansio.effects import CreateKeys, DrawId, Key, ListKeys, ReadClock, ReadKey, Sleep
 from angos.sansio.errors import RegistryError
 from angos.sansio.oci.digest import Digest
@@ -121,7 +122,7 @@ def mark_value(digests: Iterable[Digest]) -> bytes:
 def _parse_mark(value: bytes) -> frozenset[str] | None:
     """The digests that a mark covers; None, which is all, for a damaged one."""
     try:
-        found = json.loads(value)
+        found = parse_json(value)
     except ValueError:
         return None
     return frozenset(found) if isinstance(found, list) and all(isinstance(each, str) for each in found) else None

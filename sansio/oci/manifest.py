@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.errors import Invalid
 from angos.sansio.oci.digest import Digest, is_digest
 from angos.sansio.oci.media_type import (
@@ -129,7 +129,7 @@ def referrer_descriptor(manifest: Manifest, digest: Digest, size: int) -> bytes:
 def is_descriptor(record: bytes, digest: Digest) -> bool:
     """True for the JSON of a descriptor of content with this digest, as a list of referrers can show it."""
     try:
-        value = json.loads(record)
+        value = parse_json(record)
     except ValueError:
         return False
     if not isinstance(value, dict) or value.get("digest") != str(digest):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from angos.sansio import layout
+from angos.sansio.compact_json import parse_json
 from angos.sansio.effects import (
     DeleteKeys,
     EffectError,
@@ -141,7 +141,7 @@ async def read_manifest(hands: Hands, namespace: Namespace, digest: Digest) -> b
 
 def _is_object(record: bytes) -> bool:
     try:
-        return isinstance(json.loads(record), dict)
+        return isinstance(parse_json(record), dict)
     except ValueError:
         return False
 

@@ -6,12 +6,11 @@ the order of the work depends on it: whatever is done twice is done once.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 
 from angos.sansio import layout
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.effects import CreateKeys, DeleteKeys, ListKeys, ReadClock, ReadKey
 from angos.sansio.scrub.hands import Settings
 from angos.sansio.scrub.report import Finding, Tally
@@ -80,17 +79,24 @@ async def _remove(times: list[int]) -> None:
 
 def _parse(value: bytes, settings: Settings) -> tuple[Place, Tally] | None:
     try:
-        record = json.loads(value)
+        record = parse_json(value)
         if record["format"] != FORMAT or record["verify_bytes"] != settings.verify_bytes:
+            return None
+        place = Place(int(record["stage"]), str(record["after"]))
+        if place.stage < 0 or not all(isinstance(text, str) for each in record["findings"] for text in each.values()):
             return None
         findings = [Finding(**each) for each in record["findings"]]
         tally = Tally(
-            Counter(record["objects"]),
+            _counter(record["objects"]),
             int(record["bytes_verified"]),
             {(finding.key, finding.problem): finding for finding in findings},
-            Counter(record["problems"]),
-            Counter(record["actions"]),
+            _counter(record["problems"]),
+            _counter(record["actions"]),
         )
-        return Place(int(record["stage"]), str(record["after"])), tally
-    except (ValueError, KeyError, TypeError):
+        return place, tally
+    except (AttributeError, ValueError, KeyError, TypeError):
         return None  # begin anew
+
+
+def _counter(value: dict[str, int]) -> Counter[str]:
+    return Counter({name: int(number) for name, number in value.items()})

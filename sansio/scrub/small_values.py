@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from angos.sansio import layout
+from angos.sansio.compact_json import parse_json
 from angos.sansio.effects import Key, ReadKey, StatKey, StorageCorrupt
 from angos.sansio.scrub.hands import Hands
 from angos.sansio.scrub.keys import Known
@@ -49,6 +48,6 @@ def _is_chunk(offset: int, value: bytes) -> bool:
 
 def _is_object(value: bytes) -> bool:
     try:
-        return isinstance(json.loads(value), dict)
+        return isinstance(parse_json(value), dict)
     except ValueError:
         return False

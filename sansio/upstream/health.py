@@ -8,12 +8,11 @@ memory that may be lost, and rests in a cache.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.effects import ReadCache, ReadClock, Tell, WriteCache
 from angos.sansio.upstream.config import Upstream
 from angos.sansio.upstream.effects import Opened, UpstreamAnswer
@@ -116,7 +115,7 @@ async def _remember(upstream: Upstream, health: _Health) -> None:
 
 def _parse(value: bytes | None) -> _Health:
     try:
-        return _Health(**json.loads(value)) if value else _Health()
+        return _Health(**parse_json(value)) if value else _Health()
     except (ValueError, TypeError):
         return _Health()
 

@@ -10,12 +10,11 @@ where that is missing, under the fallback tag. A failure upstream must not hide 
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.errors import Invalid, RegistryError
 from angos.sansio.http.message import Inline, Response
@@ -102,7 +101,7 @@ async def list_referrers_through(
         return _with_warning(response, f"these are the referrers that are stored here: {refusal.message}")
     if found is None or not isinstance(response.body, Inline):
         return response
-    here = json.loads(response.body.value)
+    here = parse_json(response.body.value)
     known = {descriptor["digest"] for descriptor in here["manifests"]}
     wanted = asked_artifact_types(query)
     added = [
@@ -133,8 +132,8 @@ async def _referrers_at(upstream: Upstream, name: str, subject: Digest) -> list[
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = parse_json(body)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         raise UpstreamFailure("unusable", "it sent a list that is no JSON object", counts=False)

@@ -12,11 +12,10 @@ Bytes are stored after they have been found to hash to the digest that was asked
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 
 from angos.sansio import layout
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.effects import ReadCache, ReadClock, StatKey, StorageFull, StorageRefused, Tell, WriteCache
 from angos.sansio.errors import Invalid, RegistryError
@@ -309,7 +308,7 @@ async def _remember_missing(namespace: Namespace, reference: Reference, cache: C
 async def _known(namespace: Namespace, tag: Tag) -> _Known:
     value = await ReadCache(_name(namespace, tag, "tag"))
     try:
-        return _Known(**json.loads(value)) if value else _Known()
+        return _Known(**parse_json(value)) if value else _Known()
     except (ValueError, TypeError):
         return _Known()
 

@@ -7,7 +7,6 @@ another one. One request at a time asks for it; those that wait find it remember
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlencode
 
-from angos.sansio.compact_json import compact_json
+from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.effects import ReadCache, ReadClock, WriteCache
 from angos.sansio.scopes import leased
 from angos.sansio.secret import Secret
@@ -40,8 +39,8 @@ def read_token(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -
     seconds = SECONDS_DEFAULT
     if status == 200:
         try:
-            value = json.loads(body)
-        except (ValueError, RecursionError):
+            value = parse_json(body)
+        except ValueError:
             value = None
         if isinstance(value, dict):
             found = value.get("token") or value.get("access_token")
@@ -104,7 +103,7 @@ async def remembered(upstream: Upstream, name: str) -> Shown:
     """What is shown at once, as far as an earlier answer about this repository tells."""
     value = await ReadCache(_challenge_name(upstream, name))
     try:
-        challenge = Challenge(**json.loads(value)) if value else None
+        challenge = Challenge(**parse_json(value)) if value else None
     except (ValueError, TypeError):
         challenge = None
     if challenge is None:

@@ -59,6 +59,10 @@ class Pushed:
         self.ask(201, "PUT", f"/v2/a/manifests/{reference}", wanted.content, content_type=wanted.media_type)
         return str(wanted.digest)
 
+    def plant(self, key: str, value: bytes) -> None:
+        """Somebody else has written this."""
+        self.registry.world.store.apply(CreateKeys(((Key(key), value),)), "somebody else")
+
     def delete(self, reference: str) -> None:
         self.ask(202, "DELETE", f"/v2/a/manifests/{reference}")
 
@@ -123,6 +127,58 @@ def test_what_is_not_there_has_no_history() -> None:
     world.ask(400, "GET", "/v2/_ext/a/_history?tag=v1&last=x")
     world.ask(405, "DELETE", "/v2/_ext/a/_history")
     world.ask(404, "GET", "/v2/_ext/_history")
+
+
+DEEP = b"[" * 100_000
+STRAY = "0000000000000000.set.sha256." + "a" * 64
+
+
+@pytest.mark.parametrize(
+    "said", [DEEP, b'{"deleted_at_ms": %d}' % 10**30, b'{"deleted_at_ms": Infinity}', b'{"by": {}}', b"\xff", b"[]"]
+)
+def test_an_event_that_says_nonsense_inside_is_told_by_its_name(said: bytes) -> None:
+    """One of them made every look at the history of its repository end in 500, and the command in a traceback."""
+    world = Pushed()
+    digest = world.push(0)
+    at_ms = world.registry.world.clock.now_ms + HOUR_MS
+    event = TagEvent(at_ms, "del", Digest.parse(digest))
+    world.plant(f"{layout.tag_events_prefix(NAMESPACE, V1)}{event}", said)
+    assert [change["kind"] for change in world.history()["events"]] == ["delete", "set"]
+    assert [tag["kind"] for tag in world.history("")["tags"]] == ["delete"]
+
+
+def test_an_event_behind_the_end_of_time_is_none() -> None:
+    """It won over every push and every deletion after it, which were acknowledged all the same, and its time, which no
+    text can say, made the history of the whole repository end in 500."""
+    world = Pushed()
+    first = world.push(0)
+    world.plant(f"{layout.tag_events_prefix(NAMESPACE, V1)}{STRAY}", b"")
+    world.plant(f"{layout.tag_events_prefix(NAMESPACE, V1)}{STRAY.replace('set', 'del')}", b"")
+    assert world.named() == first
+    assert [tag["digest"] for tag in world.history("")["tags"]] == [first], "keys that are no events hide none"
+    assert world.named() == first
+    second = world.push(1)
+    assert world.named() == second
+    world.delete("v1")
+    assert world.named() is None
+
+
+def test_a_tag_whose_last_event_is_dated_at_the_end_of_time_is_not_said_to_be_pushed() -> None:
+    world = Pushed()
+    digest = Digest.parse(world.push(0))
+    event = TagEvent(layout.EVENT_MS_MAX, "set", digest)
+    world.plant(f"{layout.tag_events_prefix(NAMESPACE, V1)}{event}", b"")
+    assert world.history()["events"][0]["at"] == "9999-12-31T23:59:59.999Z"
+    world.ask(500, "PUT", "/v2/a/manifests/v1", image(0).content, content_type=image(0).media_type)
+    world.ask(500, "DELETE", "/v2/a/manifests/v1")
+
+
+def test_an_event_without_a_time_is_told_without_one() -> None:
+    """Angos 1.6 writes such events; they were told as of 1969."""
+    world = Pushed()
+    digest = world.push(0)
+    world.plant(f"{layout.tag_events_prefix(NAMESPACE, Tag('old'))}{TagEvent(-1, 'set', Digest.parse(digest))}", b"")
+    assert world.history("?tag=old")["events"] == [{"kind": "set", "digest": digest, "restorable": True}]
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.integers(1, 7))

@@ -728,3 +728,50 @@ def test_prefixes_are_only_listed_below_what_belongs_to_the_registry(used: Scrub
     assert used.scrub().is_sound
     assert "somebody/elses" in used.content()
     assert Prefix("v2/") == layout.ROOT_PREFIX
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        layout.revision_key(A, IMAGE.digest),
+        layout.referrer_key(A, IMAGE.digest, REFERRER_DIGEST),
+        Key(f"{layout.tag_history_prefix(A, Tag('v1'))}{layout.TagEvent(5, 'set', IMAGE.digest)}"),
+        layout.import_key(A, 5),
+        layout.scrub_key(5),
+        layout.tag_claim_key(A, Tag("v1"), 5),
+    ],
+)
+def test_a_value_that_is_nested_too_deeply_is_damaged_and_ends_no_run(key: Key) -> None:
+    """A thousand brackets in one record ended each scrub with a traceback, and nothing else was looked at."""
+    world = Scrubbable()
+    world.plant(key, b"[" * 100_000)
+    world.plant("v2/unknown", b"")
+    world.grow_old()
+    done = world.scrub(replace(SETTINGS, dry_run=True))
+    assert "v2/unknown" in [finding.key for finding in done.findings]
+    assert world.status("/v2/a/manifests/v1") == 200
+    assert world.status(f"/v2/a/referrers/{IMAGE.digest}") == 200
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"stage": -1}, {"findings": [{"key": 1}]}, {"findings": [1]}, {"objects": {"blob": "x"}}]
+)
+def test_a_record_of_an_interrupted_run_that_is_damaged_is_not_believed(wrong: dict[str, Any]) -> None:
+    """One with a number where a key belongs ended each further run, for a week."""
+    world = Scrubbable()
+    record = {"format": 1, "verify_bytes": True, "stage": 0, "after": "", "objects": {}, "bytes_verified": 0}
+    record |= {"findings": [], "problems": {}, "actions": {}}
+    now_ms = world.registry.world.clock.now_ms
+    world.plant(layout.scrub_key(now_ms), json.dumps(record | wrong).encode())
+    assert not world.scrub().resumed
+
+
+def test_a_head_of_a_blob_looks_afresh() -> None:
+    """It comes before a push that relies on it. A replica that remembered for a minute what a scrub had moved away let
+    clients push images without that layer."""
+    registry = Scrubbable().registry
+    for method, lately in (("GET", True), ("HEAD", False)):
+        registry.effects.clear()
+        assert registry.send(method, f"/v2/a/blobs/{LAYER.digest}").status == 200
+        looks = [effect for effect in registry.effects if effect == StatKey(layout.blob_key(LAYER.digest))]
+        assert [look.lately for look in looks if isinstance(look, StatKey)] == [lately]

@@ -100,7 +100,9 @@ class S3Store:
         if effect.lately and (remembered := self._stats.get(effect.key)) is not None:
             return remembered
         found = await carry_out(self._bucket, plans.stat_key(effect))
-        if effect.lately and found is not None:
+        if found is None:
+            self._stats.drop(effect.key)
+        elif effect.lately:
             self._stats.keep(effect.key, found)
         return found
 

@@ -472,6 +472,9 @@ def test_a_blob_that_was_found_is_not_looked_for_again_by_those_who_do_not_need_
     with ScriptedServer(lambda asked: said(b"", "200 OK" if asked.target == "/images" else "404 Not Found")) as server:
         assert ask(server, lately, lately) == [None, None], "what is absent may come at any moment"
         assert len(server.asked) == 4
+    answers = [there, said(b"", "404 Not Found"), said(b"", "200 OK"), there]
+    with ScriptedServer(lambda _: answers.pop(0)) as server:
+        assert ask(server, lately, StatKey(blob), lately) == [found, None, found], "it is gone for everybody"
 
 
 def test_what_was_found_is_remembered_for_a_minute_and_not_without_bounds() -> None:

@@ -154,3 +154,17 @@ def test_an_estimate_needs_something_done_and_a_whole() -> None:
     assert summary(Progress("work", "", 5, 10, (("freed_bytes", 9), ("kept", 0)), ended=True)) == (
         "5 looked at, 9 freed bytes"
     )
+
+
+def test_names_that_are_stored_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file name with a line break forged a line of a report, one with an escape sequence coloured the terminal, and a
+    half character in an event of a tag ended `angos tags history` with a traceback."""
+    frame.show_some(["na\nme \x1b[31m \ud800 é"], 5)
+    assert capsys.readouterr().out == "na\\nme \\x1b[31m \\ud800 é\n"
+
+    async def fail() -> int:
+        await Tell(Passed("x", "v2/a\nb", "a\rb"))
+        raise StorageUnavailable("reading v2/a\nb")
+
+    assert run("--root", str(tmp_path), operation=lambda: Operation(fail())) == 1
+    assert capsys.readouterr().err == "angos: passed over v2/a\\nb: a\\rb\nangos: reading v2/a\\nb\n"

@@ -112,7 +112,7 @@ async def _authorized(upstream: Upstream, name: str, send: Callable[[Shown], Cor
         if answer.status == 401:
             what = "the configured user" if upstream.username is not None else "a token for anybody"
             problem = f"it refuses {what} (401): it has no such repository, or shows it to others only"
-            raise UpstreamFailure("denied", problem, counts=False)
+            raise UpstreamFailure("denied", problem)
     await note_limits(upstream, answer)
     return answer
 
@@ -123,11 +123,11 @@ async def _failure_of_status(answer: UpstreamAnswer | Opened) -> Exception:
         return NotThere()
     if status == 403:
         problem = "it does not let us have it (403)"
-        return UpstreamFailure("denied", problem, counts=False)
+        return UpstreamFailure("denied", problem)
     if status == 429:
         seconds = retry_after(answer.get("retry-after"), await ReadClock())
         problem = f"it has had enough requests (429), the next one is possible in {seconds:.0f} s"
         return UpstreamFailure("limited", problem, status=503, retry_seconds=seconds)
     if status >= 500 or status == 408:
         return UpstreamFailure("unavailable", f"it answered with status {status}", status=503)
-    return UpstreamFailure("unusable", f"it answered with status {status}", counts=False)
+    return UpstreamFailure("unusable", f"it answered with status {status}")

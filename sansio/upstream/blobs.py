@@ -69,12 +69,13 @@ async def _get(
             raise
     if await ReadCache(missing_name(namespace, digest)):
         raise blob_unknown(namespace, digest)
-    shared = await stat_blob(digest) is not None and await _owned_nearby(digest, repository)
-    if shared and await StatKey(layout.owner_key(digest, namespace)) is not None:
+    stat = await stat_blob(digest)
+    shared = stat if stat is not None and await _owned_nearby(digest, repository) else None
+    if shared is not None and await StatKey(layout.owner_key(digest, namespace)) is not None:
         with suppress(RegistryError):  # a fill has ended since we looked
             return "hit", await get_blob(namespace, digest, request, config)
-    if shared or request.method == "HEAD":
-        size = await _look(namespace, digest, repository)
+    if shared is not None or request.method == "HEAD":
+        size = await _look(namespace, digest, repository, None if shared is None else shared.size)
         if request.method == "HEAD":
             return "passed on", answer_with_blob(digest, size, request, config, lambda *_: Inline(b""))
         await keep((digest,), config.collection_grace_seconds)
@@ -137,15 +138,17 @@ async def _pass_on(
     return answer_with_blob(digest, size, without_range, config, lambda *_: whole, stored=False)
 
 
-async def _look(namespace: Namespace, digest: Digest, repository: RepositoryConfig) -> int:
-    """The size that an upstream names. Raises a 404 when none has the blob."""
+async def _look(namespace: Namespace, digest: Digest, repository: RepositoryConfig, size: int | None) -> int:
+    """The size of the blob, which an upstream must name unless it is known. Raises a 404 when none has the blob."""
 
     async def look(upstream: Upstream, name: str) -> int:
         answer = await ask(upstream, name, "HEAD", f"blobs/{digest}", accept="*/*", size_max=0)
         check_opened(answer, digest)
+        if size is not None:
+            return size
         length = answer.get("content-length") or ""
         if not length.isdecimal() or len(length) > 18:
-            raise UpstreamFailure("unusable", "it does not say how long the blob is", counts=False)
+            raise UpstreamFailure("unusable", "it does not say how long the blob is")
         return int(length)
 
     found = await ask_in_order(repository, namespace, "blob head", f"blob {digest} of {namespace}", look)

@@ -22,16 +22,12 @@ class NotThere(Exception):
 class UpstreamFailure(Exception):
     """The upstream gave no answer that says anything about the content."""
 
-    def __init__(
-        self, outcome: Outcome, problem: str, *, status: int = 502, retry_seconds: float = 0, counts: bool = True
-    ) -> None:
-        """`counts`: it says that the upstream is not well, and that asking it may be a waste of time."""
+    def __init__(self, outcome: Outcome, problem: str, *, status: int = 502, retry_seconds: float = 0) -> None:
         super().__init__(problem)
         self.outcome: Outcome = outcome
         self.problem = problem
         self.status = status
         self.retry_seconds = retry_seconds
-        self.counts = counts
 
 
 def failure_of(error: EffectError) -> UpstreamFailure:
@@ -40,7 +36,7 @@ def failure_of(error: EffectError) -> UpstreamFailure:
         case UpstreamSilent():
             return UpstreamFailure("unavailable", str(error) or "no answer in time", status=504)
         case UpstreamForbidden():
-            return UpstreamFailure("unusable", str(error) or "the egress rule forbids it", counts=False)
+            return UpstreamFailure("unusable", str(error) or "the egress rule forbids it")
         case UpstreamUnusable():
             return UpstreamFailure("unusable", str(error) or "its answer cannot be used")
         case _:

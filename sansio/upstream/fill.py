@@ -113,7 +113,7 @@ async def open_somewhere(
         if problem is not None:
             if opened.stream is not None:
                 await CloseUpstream(opened.stream)
-            raise UpstreamFailure("unusable", problem, counts=False)
+            raise UpstreamFailure("unusable", problem)
         return opened
 
     liars = [upstream.name for upstream in repository.upstreams if await ReadCache(_lied_name(upstream, digest))]
@@ -124,7 +124,7 @@ async def open_somewhere(
 def check_opened(answer: UpstreamAnswer, digest: Digest) -> None:
     """Raises `UpstreamFailure` for an answer that cannot be about this blob."""
     if (problem := _problem(answer, digest, 0)) is not None:
-        raise UpstreamFailure("unusable", problem, counts=False)
+        raise UpstreamFailure("unusable", problem)
 
 
 def _problem(answer: Opened | UpstreamAnswer, digest: Digest, start: int) -> str | None:

@@ -44,27 +44,28 @@ async def check_health(upstream: Upstream, what: str) -> UpstreamFailure | None:
     limited = await ReadCache(_name(upstream, f"limit:{what}"))
     if limited is not None and (left := _left(limited, now_ms, LIMIT_SECONDS_MAX)) > 0:
         problem = f"it has had enough requests, the next one is possible in {left:.0f} s"
-        return UpstreamFailure("limited", problem, status=503, retry_seconds=left, counts=False)
+        return UpstreamFailure("limited", problem, status=503, retry_seconds=left)
     health = _parse(await ReadCache(_name(upstream, "health")))
     if health.failures < FAILURES_MAX:
         return None
     left = (health.until_ms - now_ms) / 1000
     if 0 < left <= SKIP_SECONDS_MAX:
         problem = f"it has failed {health.failures} times, the last time with: {health.problem}"
-        return UpstreamFailure("unavailable", problem, status=503, retry_seconds=left, counts=False)
+        return UpstreamFailure("unavailable", problem, status=503, retry_seconds=left)
     # This request is the probe.
     await _remember(upstream, _Health(health.failures, now_ms + int(_skip(health.failures) * 1000), health.problem))
     return None
 
 
 async def note_failure(upstream: Upstream, what: str, failure: UpstreamFailure) -> None:
-    """It failed; remember it if it says that it may fail again."""
+    """It failed; remember it if it says that it may fail again. An answer that cannot be used is about what was asked
+    for: whoever can ask for that could take the upstream from everybody else."""
     if failure.outcome == "limited":
-        seconds = min(max(failure.retry_seconds, 1.0), LIMIT_SECONDS_MAX)
+        seconds = max(failure.retry_seconds, 1.0)
         until_ms = await ReadClock() + int(seconds * 1000)
         await WriteCache(_name(upstream, f"limit:{what}"), str(until_ms).encode(), seconds)
         await Tell(UpstreamSkipped(upstream.name, what, seconds, failure.problem))
-    elif failure.counts:
+    elif failure.outcome == "unavailable":
         failures = _parse(await ReadCache(_name(upstream, "health"))).failures + 1
         seconds = _skip(failures)
         until_ms = await ReadClock() + int(seconds * 1000)
@@ -88,7 +89,12 @@ async def note_limits(upstream: Upstream, answer: UpstreamAnswer | Opened) -> No
 
 
 def retry_after(text: str | None, now_ms: int) -> float:
-    """The seconds that ``Retry-After`` means (RFC 9110 section 10.2.3); a default when it means nothing."""
+    """The seconds that ``Retry-After`` means (RFC 9110 section 10.2.3); a default when it means nothing, and never more
+    than anybody counts over."""
+    return min(_seconds(text, now_ms), LIMIT_SECONDS_MAX)
+
+
+def _seconds(text: str | None, now_ms: int) -> float:
     if text is None:
         return LIMIT_SECONDS
     if text.strip().isdecimal() and len(text) < 10:

@@ -48,7 +48,7 @@ async def list_tags_through(
         )
         tags = _object(answer.body).get("tags")
         if tags is not None and not isinstance(tags, list):
-            raise UpstreamFailure("unusable", "its list of tags is none", counts=False)
+            raise UpstreamFailure("unusable", "its list of tags is none")
         return [tag for tag in tags or [] if _is_tag(tag)], _next_query(answer.get("link"))
 
     if size == 0:
@@ -126,7 +126,7 @@ async def _referrers_at(upstream: Upstream, name: str, subject: Digest) -> list[
         manifests = _object(answer.body).get("manifests")
         if isinstance(manifests, list):
             return [_descriptor(one) for one in manifests if _is_descriptor(one)]
-        raise UpstreamFailure("unusable", "its list of referrers is none", counts=False)
+        raise UpstreamFailure("unusable", "its list of referrers is none")
     return []
 
 
@@ -136,7 +136,7 @@ def _object(body: bytes) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise UpstreamFailure("unusable", "it sent a list that is no JSON object", counts=False)
+        raise UpstreamFailure("unusable", "it sent a list that is no JSON object")
     return value
 
 

@@ -203,4 +203,4 @@ def _challenge_name(upstream: Upstream, name: str) -> str:
 
 
 def _denied(problem: str) -> UpstreamFailure:
-    return UpstreamFailure("denied", problem, counts=False)
+    return UpstreamFailure("denied", problem)

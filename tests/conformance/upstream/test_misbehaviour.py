@@ -165,3 +165,33 @@ def test_an_upstream_that_fails_again_and_again_is_left_alone_and_comes_back(cas
     assert "it has failed 3 times" in answer.json["errors"][0]["message"]
     assert len(case.asked) == asked
     assert digest_of(content) == digest
+
+
+def test_what_one_repository_gets_does_not_take_the_upstream_from_others(case: Case) -> None:
+    """Three pulls of something that cannot be used, such as a manifest that is too long, made everybody wait: the
+    upstream counted as ill."""
+    nowhere = said(b"", "307 Temporary Redirect", "Location: file:///etc/passwd")
+    too_long = said(b" " * (6 << 20), "200 OK", "Content-Type: application/json")
+    answers = [HTML, nowhere, too_long, HTML, nowhere]
+    case.script = lambda _: answers.pop()
+    for number in range(5):
+        refused(case.get(f"manifests/broken-{number}"), 502, "UNAVAILABLE")
+    case.script = lambda _: None
+    content, digest = case.manifest("v1")
+    assert case.get(f"manifests/{digest}").body == content
+
+
+def test_nobody_is_told_to_come_back_in_thirty_years(case: Case) -> None:
+    case.script = lambda _: said(b"", "429 Too Many Requests", "Retry-After: 999999999")
+    assert case.get("manifests/v1")["retry-after"] == str(6 * 3600)
+
+
+def test_bytes_that_are_here_are_given_also_when_the_upstream_does_not_say_how_many_there_are(case: Case) -> None:
+    """A blob that another name of the same repository has already was a 502."""
+    content, path = case.blob()
+    assert case.get(path).body == content
+    assert case.leaves_nothing()
+    case.script = lambda _: Said((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",))
+    with case.client() as client:
+        other = client.get(f"/v2/{case.name}/other/{path}")
+    assert (other.status, other.body) == (200, content)

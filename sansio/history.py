@@ -243,13 +243,17 @@ async def _read(namespace: Namespace, digest: Digest, changes: Sequence[Change] 
 async def _bring_back(
     namespace: Namespace, manifest: Manifest, config: RegistryConfig, by: str | None, depth: int
 ) -> tuple[Digest, ...]:
-    """Push those again that this manifest names and that were deleted, the innermost first."""
+    """Push those again that this manifest names and that were deleted here, the innermost first.
+
+    That it names a digest, or that its bytes are there, says nothing: they may be of another namespace."""
     missing, _ = await find_references(namespace, manifest, config.collection_grace_seconds)
     brought: list[Digest] = []
     for descriptor in missing:
         child = descriptor.storable
         if child is None or descriptor.media_type not in IMAGE_TYPES | INDEX_TYPES or not depth:
             continue  # told by the push that misses it
+        if await StatKey(layout.revision_reference_key(child, namespace)) is None:
+            continue  # the namespace never had it
         if await StatKey(layout.blob_key(child)) is None:
             continue
         body, parsed = await _read(namespace, child)

@@ -116,7 +116,8 @@ async def _examine(digest: Digest, suspicions: Suspicions, old_ms: int, revision
         for name, key, _ in names
         if name is not None
         and ((name.namespace, name.revision) not in needing)
-        and not (name.owner and name.namespace in namespaces)
+        # As long as the namespace needs it for anything, it may read it, and has had it.
+        and not ((name.owner or name.revision == digest) and name.namespace in namespaces)
     )
     if needing:
         return Examined(digest, Excuse.NEEDED, void, settled, again=again)

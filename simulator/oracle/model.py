@@ -30,6 +30,10 @@ class _Repository:
     blobs: set[str] = field(default_factory=set)
     manifests: dict[str, bytes] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    had: dict[str, bytes] = field(default_factory=dict)
+    """Every manifest that was ever pushed."""
+    named: set[tuple[str, str]] = field(default_factory=set)
+    """Every tag with what it ever named."""
 
 
 class Model:
@@ -46,6 +50,8 @@ class Model:
         parameters = {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
         if path == "_catalog":
             self._expect(call, answer, 200)
+        elif path.startswith("_ext/") and path.endswith("/_restore"):
+            self._restore(call, answer, path.removeprefix("_ext/").removesuffix("/_restore"), parameters)
         elif "/blobs/uploads/" in path:
             namespace, _, upload_id = path.partition("/blobs/uploads/")
             self._upload(call, answer, namespace, upload_id, parameters)
@@ -159,9 +165,10 @@ class Model:
         if call.method == "PUT":
             self._expect(call, answer, 201)
             pushed = str(Digest.of(call.body.content))
-            repository.manifests[pushed] = call.body.content
+            repository.manifests[pushed] = repository.had[pushed] = call.body.content
             if ":" not in name:
                 repository.tags[name] = pushed
+                repository.named.add((name, pushed))
         elif digest is None or digest not in repository.manifests:
             self._expect(call, answer, 404)
         elif call.method == "DELETE":
@@ -175,6 +182,36 @@ class Model:
             self._expect(call, answer, 200)
             if call.method == "GET" and answer.body != repository.manifests[digest]:
                 raise Unexpected(f"{call.target}: the manifest is not the one that was pushed")
+
+    def _restore(self, call: Call, answer: Answer, namespace: str, parameters: dict[str, str]) -> None:
+        """All that was ever deleted can still be restored: no time passes in this registry."""
+        repository = self._repositories.setdefault(namespace, _Repository())
+        tag, digest = parameters["tag"], parameters["to"]
+        if (tag, digest) not in repository.named:
+            self._expect(call, answer, 404)
+            return
+        there = digest in repository.manifests or self._bring_back(repository, digest)
+        self._expect(call, answer, 201 if there else 400)
+        if there:
+            repository.tags[tag] = digest
+
+    def _bring_back(self, repository: _Repository, digest: str) -> bool:
+        """A manifest that was deleted, with those that it names, if all of it is there. In the order of the registry:
+        what comes back before something is found missing stays."""
+        document = json.loads(repository.had[digest])
+        children = [child["digest"] for child in document.get("manifests", ())]
+        for child in children:
+            if (
+                child not in repository.manifests
+                and child in repository.had
+                and not self._bring_back(repository, child)
+            ):
+                return False
+        blobs = [layer["digest"] for layer in (*document.get("layers", ()), *filter(None, [document.get("config")]))]
+        if not (repository.blobs.issuperset(blobs) and set(children) <= repository.manifests.keys()):
+            return False
+        repository.manifests[digest] = repository.had[digest]
+        return True
 
     def _tags(self, call: Call, answer: Answer, repository: _Repository, name: str, parameters: dict[str, str]) -> None:
         if not repository.manifests and answer.status == 404:

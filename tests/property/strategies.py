@@ -18,8 +18,7 @@ from angos.simulator.world.images import NAMESPACES, TAGS
 from angos.simulator.world.people import PEOPLE
 from angos.simulator.world.scripts import SCRIPTS
 
-VERBS = tuple(sorted(set(SCRIPTS) - {"restore_tag"}))
-"""What the model of the registry knows. Tags are set back in `test_history`."""
+VERBS = tuple(sorted(SCRIPTS))
 
 
 def acts(verbs: Sequence[str] = VERBS) -> st.SearchStrategy[Act]:

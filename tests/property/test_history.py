@@ -89,6 +89,44 @@ class Pushed:
         return [self.registry.world.store.get(layout.blob_key(digest)) is not None for digest in digests]
 
 
+def test_a_restore_does_not_bring_manifests_of_others() -> None:
+    """A digest is not a capability: whoever pushed an index that names a manifest of another repository, deleted it
+    and had it restored, could then read that manifest."""
+    world = Pushed()
+    media_type = image(3).media_type
+    secret = json.dumps(
+        {"schemaVersion": 2, "mediaType": media_type, "manifests": [], "annotations": {"a": "b"}}
+    ).encode()
+    digest = str(Digest.of(secret))
+    world.ask(201, "PUT", "/v2/b/manifests/v1", secret, content_type=media_type)
+    named = [{"mediaType": media_type, "digest": digest, "size": len(secret)}]
+    index = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": named}).encode()
+    world.ask(201, "PUT", "/v2/a/manifests/v1", index, content_type=media_type)
+    world.delete(str(Digest.of(index)))
+    told = world.restore(400)
+    assert world.named(digest) is None
+    world.ask(202, "DELETE", f"/v2/b/manifests/{digest}")
+    world.wait(48)
+    world.collect()
+    assert world.restore(400).body == told.body, "nor does the answer say whether others have it"
+
+
+def test_what_was_brought_back_once_can_be_brought_back_after_a_collection() -> None:
+    """The collector leaves the note that the repository has had a child as long as an index needs its bytes."""
+    world = Pushed()
+    world.push(3)
+    child = str(image(0).digest)
+    world.push(1)
+    world.delete(child)
+    world.wait(24 * 30)
+    world.collect()
+    index = str(image(3).digest)
+    world.ask(201, "PUT", "/v2/a/manifests/v1", image(3).content, content_type=image(3).media_type)
+    world.delete(index)
+    world.restore()
+    assert world.named(child) == child
+
+
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 

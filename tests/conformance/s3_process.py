@@ -66,6 +66,7 @@ class S3Process(LocalProcess):
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
             "SERVICES": "s3",
+            "IOT_MTLS_ENABLED": "0",  # it would listen on every address
             "HOME": str(self._folder),
             "AWS_ACCESS_KEY_ID": KEYS.access_key_id,
             "AWS_SECRET_ACCESS_KEY": KEYS.secret_key.value,

@@ -6,17 +6,14 @@ client is answered, and none of it afterwards. So each operation breaks off at e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import anyio
 import pytest
 
-from angos.runtime.stores.s3.options import S3Options
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start
 from tests.conformance.configured.test_buckets import SECRET, bucket
-from tests.conformance.contracts.s3 import s3_server
 from tests.conformance.contracts.s3_proxy import (
     CUT,
     LOSE,
@@ -32,7 +29,6 @@ from tests.conformance.http_client import Body, Client, Closed, Fields, refused
 from tests.conformance.oci.content import EMPTY, OCI_MANIFEST, artifact_of, bytes_of, descriptor, digest_of
 from tests.conformance.oci.repository import with_query
 from tests.conformance.replicas.pushing import Image
-from tests.conformance.s3_process import KEYS, make_bucket
 
 pytestmark = pytest.mark.xdist_group("configured-bucket-troubles")
 
@@ -113,14 +109,6 @@ def _listing_of(seen: Seen) -> str:
     return "ListBucketResult" if "list-type" in seen.query else "ListMultipartUploadsResult"
 
 
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[S3Proxy]:
-    with s3_server() as url:
-        anyio.run(make_bucket, S3Options(url, "images", "us-east-1", "", KEYS))
-        with S3Proxy(url) as proxy:
-            yield proxy
-
-
 def started(start: Start, proxy: S3Proxy, **options: Any) -> ConfiguredRegistry:
     options = {"key_prefix": KEY_PREFIX, "circuit_breaker_threshold": 1_000_000, "max_attempts": 1, **options}
     return start(
@@ -132,8 +120,8 @@ def started(start: Start, proxy: S3Proxy, **options: Any) -> ConfiguredRegistry:
 
 
 @pytest.fixture(scope="module")
-def registry(start_shared: Start, proxy: S3Proxy) -> ConfiguredRegistry:
-    return started(start_shared, proxy)
+def registry(start_shared: Start, shared_proxy: S3Proxy) -> ConfiguredRegistry:
+    return started(start_shared, shared_proxy)
 
 
 _KINDS = ("!own", "!r/", "!rev/", "!tag/", "!sub/", "v2/cat/", "/data", ".session.", ".chunk.", ".part.", "v2/probe/")
@@ -259,9 +247,9 @@ def push_at_once(client: PatientClient, namespace: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", sorted(TROUBLES))
 def test_a_bucket_that_goes_wrong_at_any_step_costs_only_another_try(
-    start: Start, registry: ConfiguredRegistry, proxy: S3Proxy, name: str
+    start: Start, registry: ConfiguredRegistry, shared_proxy: S3Proxy, name: str
 ) -> None:
-    trouble = TROUBLES[name]
+    trouble, proxy = TROUBLES[name], shared_proxy
     if name == "silence":
         registry = started(start, proxy, operation_attempt_timeout_secs=0.2)
     logged = len(registry.log)

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
-from angos.runtime.client.url import Url
-from angos.runtime.stores.s3.options import S3Options
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start, refusal
 from tests.conformance.configured.coverage import changes_with
 from tests.conformance.configured.test_buckets import STORES, bucket
-from tests.conformance.contracts.s3 import s3_server
 from tests.conformance.contracts.s3_proxy import HANG_UP, S3Proxy, Seen, problem
 from tests.conformance.http_client import Answer
 from tests.conformance.oci.content import bytes_of
 from tests.conformance.oci.repository import Repository
-from tests.conformance.s3_process import KEYS, make_bucket
+from tests.conformance.s3_process import KEYS
 
 pytestmark = pytest.mark.xdist_group("configured-bucket-tuning")
 
 PATIENCE_SECONDS = 30
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Url]:
-    with s3_server() as url:
-        anyio.run(make_bucket, S3Options(url, "images", "us-east-1", "", KEYS))
-        yield url
-
-
-@pytest.fixture
-def proxy(server: Url) -> Iterator[S3Proxy]:
-    with S3Proxy(server) as proxy:
-        yield proxy
 
 
 def impatient(start: Start, proxy: S3Proxy, store: str, tmp_path: Path, **options: Any) -> ConfiguredRegistry:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from calendar import timegm
-from collections.abc import Iterator
 from pathlib import Path
 from time import strptime
 from typing import Any
@@ -25,32 +24,17 @@ from angos.sansio.secret import Secret
 from tests.conformance.certificates import Authority
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start, merged, refusal
 from tests.conformance.configured.coverage import changes_with
-from tests.conformance.contracts.s3 import s3_server
 from tests.conformance.contracts.s3_proxy import S3Proxy, Seen
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import stored_files
 from tests.conformance.runtime.example_configuration import file_with, written
 from tests.conformance.runtime.reloading import replace_file, wait_for
-from tests.conformance.s3_process import KEYS, make_bucket
+from tests.conformance.s3_process import KEYS
 
 pytestmark = pytest.mark.xdist_group("configured-buckets")
 
 SECRET = "canary-of-a-secret-key"
 STORES = ("blob_store", "metadata_store")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Url]:
-    with s3_server() as url:
-        for bucket, region in (("images", "us-east-1"), ("names", "us-east-1"), ("far", "eu-central-1")):
-            anyio.run(make_bucket, S3Options(url, bucket, region, "", KEYS))
-        yield url
-
-
-@pytest.fixture
-def proxy(server: Url) -> Iterator[S3Proxy]:
-    with S3Proxy(server) as proxy:
-        yield proxy
 
 
 def bucket(proxy: S3Proxy, **options: Any) -> dict[str, Any]:

@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-import anyio
 import pytest
 
 from angos.runtime.stores.s3.options import S3Options
 from angos.sansio.trace import read_operation_trace
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start
 from tests.conformance.configured.coverage import changes_with
-from tests.conformance.contracts.s3 import s3_server
 from tests.conformance.http_client import Answer
 from tests.conformance.oci.content import OCI_MANIFEST
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.runtime.example_configuration import file_with, written
-from tests.conformance.s3_process import KEYS, StoredBucket, given_place, make_bucket
+from tests.conformance.s3_process import KEYS, StoredBucket, given_place
 
 pytestmark = pytest.mark.xdist_group("configured-redirects")
 
@@ -33,16 +31,13 @@ NO_REDIRECT = "X-Angos-No-Redirect"
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[StoredBucket]:
+def bucket(request: pytest.FixtureRequest) -> Iterator[StoredBucket]:
     """Whoever serves it: signed URLs are where stores differ."""
     with given_place() as place:
         if place is not None:
             yield place.bucket("images")
-            return
-    with s3_server() as url:
-        options = S3Options(url, "images", "us-east-1", "", KEYS)
-        anyio.run(make_bucket, options)
-        yield StoredBucket(options)
+        else:
+            yield StoredBucket(S3Options(request.getfixturevalue("server"), "images", "us-east-1", "", KEYS))
 
 
 def in_bucket(bucket: StoredBucket, **options: Any) -> dict[str, Any]:

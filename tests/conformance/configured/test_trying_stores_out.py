@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +20,15 @@ from angos.runtime.stores.s3.options import S3Options
 from angos.sansio.bucket.listing import sizes_below, uploads_below
 from angos.sansio.effects import Prefix
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start, refusal
-from tests.conformance.contracts.s3 import s3_server
 from tests.conformance.contracts.s3_proxy import HANG_UP, Answer, S3Proxy, Seen, problem
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import stored_files
 from tests.conformance.runtime.example_configuration import file_with, written
-from tests.conformance.s3_process import KEYS, make_bucket
+from tests.conformance.s3_process import KEYS
 
 pytestmark = pytest.mark.xdist_group("configured-buckets")
 
 PROBES = "v2/probe/"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Url]:
-    with s3_server() as url:
-        anyio.run(make_bucket, S3Options(url, "images", "us-east-1", "", KEYS))
-        yield url
-
-
-@pytest.fixture
-def proxy(server: Url) -> Iterator[S3Proxy]:
-    with S3Proxy(server) as proxy:
-        yield proxy
 
 
 def in_bucket(proxy: S3Proxy, **options: Any) -> dict[str, Any]:

@@ -30,5 +30,5 @@ def s3_bucket() -> Iterator[S3Options]:
 @contextmanager
 def s3_server() -> Iterator[Url]:
     """A server of S3 on the loopback interface, without any bucket."""
-    with TemporaryDirectory() as folder, S3Process(Path(folder)) as server:
+    with TemporaryDirectory() as folder, S3Process(Path(folder), keeps=False) as server:
         yield parse_url(server.url)

@@ -29,7 +29,7 @@ from angos.runtime.server.application import Content, RequestBody
 from angos.runtime.server.serving import NotServable, Serving
 from angos.runtime.stores.disk import UnusableRoot
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import Effect, Key
+from angos.sansio.effects import Effect, Key, NotePull
 from angos.sansio.http.message import Request, Response
 from angos.sansio.operation import Operation
 from angos.sansio.registry import handle
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from angos.runtime.access.settings import AccessSettings
     from angos.runtime.observability.metrics import Figure
     from angos.runtime.observability.observed_store import ContentStore
+    from angos.runtime.pulls import PullRecorder
     from angos.runtime.recorder import Recorder
     from angos.runtime.server.tls import ServerTls, TlsOptions
     from angos.runtime.upstream.services import UpstreamPerformers, UpstreamServices
@@ -129,6 +130,7 @@ class Foundation:
         self._background = OnlyOne(configuration.server.workers)
         self._access: AccessServices | None = None
         self._upstreams: UpstreamServices | None = None
+        self._pulls: PullRecorder | None = None
         self._tasks: TaskGroup | None = None
         """What no request waits for, in a process that serves."""
         self._token_secret = Secret(base64.b64encode(os.urandom(48)).decode())
@@ -147,6 +149,8 @@ class Foundation:
                 if self.observation.metrics is not None:
                     self.observation.metrics.follow(self._fill_figures)
                 yield
+                if self._pulls is not None:
+                    await self._pulls.end()
                 tasks, self._tasks = self._tasks, None
                 tasks.cancel_scope.cancel()
         finally:
@@ -164,6 +168,8 @@ class Foundation:
             config = replace(config, redirect_blobs=False, redirect_manifests=False)
         recorder = None if self._recorder is None else self._recorder.under(config)
         access = {} if config.access is None else self._access_performers(config.access, configuration.access)
+        if config.records_any_pulls:
+            access = {**access, NotePull: self._pull_recorder(config).note}
         opened = self._opened
         upstreams = self._upstream_performers(configuration) if config.has_upstreams else None
         application = RegistryApplication(
@@ -213,6 +219,18 @@ class Foundation:
         self._opened.follow(configuration)
         if self._upstreams is not None:
             self._upstreams.follow(upstreams)
+        if self._pulls is not None:
+            self._pulls.follow(configuration.registry)
+            if self._tasks is not None:
+                self._pulls.start(self._tasks)
+
+    def _pull_recorder(self, config: RegistryConfig) -> PullRecorder:
+        # A server that records no pulls starts without it.
+        from angos.runtime.pulls import PullRecorder
+
+        if self._pulls is None:
+            self._pulls = PullRecorder(self._opened, config)
+        return self._pulls
 
     def _upstream_performers(self, configuration: Configuration) -> UpstreamPerformers:
         from angos.runtime.client.trust import ClientTlsUnusable

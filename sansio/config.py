@@ -40,6 +40,8 @@ class RepositoryConfig:
     """How content of upstreams is kept. None without upstreams."""
     mirror_of: str | None = None
     """The host that this is a mirror of, in lower case: requests with ``?ns=<host>`` are meant for this repository."""
+    records_pulls: bool = False
+    """It is recorded when manifests and, with upstreams, blobs are pulled, whatever `update_pull_time` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,10 @@ class RegistryConfig:
     half of it. The same in all processes that share a store."""
     upload_expiry_seconds: float = 86_400.0
     """How long an upload may stand still before the collector takes it."""
+    update_pull_time: bool = False
+    """It is recorded when tags and manifests are pulled."""
+    pull_time_granularity_seconds: float = 3600.0
+    """A pull is recorded as of the last full multiple of this: once in so long for each thing that is pulled."""
 
     def repository(self, namespace: Namespace) -> RepositoryConfig | None:
         """The declared repository that this namespace belongs to."""
@@ -84,6 +90,18 @@ class RegistryConfig:
             if text == repository.namespace or text.startswith(f"{repository.namespace}/"):
                 return repository
         return None
+
+    def records_pulls(self, namespace: Namespace) -> bool:
+        """Whether pulls of tags and manifests of this namespace are recorded."""
+        if self.update_pull_time:
+            return True
+        repository = self.repository(namespace) if self.repositories else None
+        return repository is not None and repository.records_pulls
+
+    @property
+    def records_any_pulls(self) -> bool:
+        """Whether pulls are recorded anywhere."""
+        return self.update_pull_time or any(repository.records_pulls for repository in self.repositories)
 
     @property
     def has_upstreams(self) -> bool:

@@ -474,6 +474,15 @@ class Tell(Effect[None]):
     event: Event | UpstreamEvent
 
 
+@dataclass(frozen=True, slots=True)
+class NotePull(Effect[None]):
+    """Remember that these were pulled now, to be written down later, outside of any request: `angos.sansio.pulls`.
+    Never fails; a crash takes what has not been written."""
+
+    pulls: tuple[Prefix, ...]
+    """Where the times of their pulls lie: `angos.sansio.layout.tag_pulls_prefix` and its like."""
+
+
 # --- control ----------------------------------------------------------------------------------------------------------
 
 

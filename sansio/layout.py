@@ -10,6 +10,8 @@ The layout is that of Angos 1.6. Blob bytes lie where CNCF distribution keeps th
     v2/ns/<ns>!hist/<tag>!/<same name>                        an event that later ones made history  (JSON)
     v2/ns/<ns>!claim/<tag>!/<ord>                             who may set an immutable tag next: the event it will be
     v2/ns/<ns>!sub/<alg>/<hh>/<hex>/<alg>.<hex>               a referrer of a subject                (descriptor)
+    v2/ns/<ns>!atime/<what>!/<ord>.<id>                       when it was pulled: tag/<tag>, rev/<alg>/<hex> or
+                                                              blob/<alg>/<hex>                       (JSON)
     v2/cat/<ns>!                                              the namespace may hold something       (empty)
     v2/repositories/<ns>/_uploads/<i>/<id>.<what>             an upload: see upload_session.py
     v2/import/<ns>!/<ord>                                     the namespace was taken over          (JSON)
@@ -254,6 +256,70 @@ def referrer_key(namespace: Namespace, subject: Digest, referrer: Digest) -> Key
 def parse_referrer_name(name: str) -> Digest | None:
     """The digest of a name relative to `referrers_prefix`; None for a stray name."""
     return _parse_dotted(name)
+
+
+# Angos 1.6 writes a key for each pull, and who pulled into its name.
+
+
+def pulls_prefix(namespace: Namespace) -> Prefix:
+    """When anything of the namespace was pulled."""
+    return Prefix(f"v2/ns/{namespace}!atime/")
+
+
+def tag_pulls_prefix(namespace: Namespace, tag: Tag) -> Prefix:
+    """When something was pulled by this tag, newest first."""
+    return Prefix(f"v2/ns/{namespace}!atime/tag/{tag}!/")
+
+
+def manifest_pulls_prefix(namespace: Namespace, digest: Digest) -> Prefix:
+    """When the manifest was pulled, by its digest or by a tag, newest first."""
+    return Prefix(f"v2/ns/{namespace}!atime/rev/{digest.algorithm}/{digest.hex}!/")
+
+
+def blob_pulls_prefix(namespace: Namespace, digest: Digest) -> Prefix:
+    """When the blob was pulled, newest first. Angos 1.6 has no such keys."""
+    return Prefix(f"v2/ns/{namespace}!atime/blob/{digest.algorithm}/{digest.hex}!/")
+
+
+_PULLER = "98fc4b7e"
+"""The beginning of the hash of "angos": we do not write down who pulls, so that all processes agree on a name."""
+_PULL = re.compile(r"([0-9a-f]{16})\.[0-9a-f]{8}")
+
+
+def pull_key(pulls: Prefix, at_ms: int) -> Key:
+    """It was pulled at this time; below one of the three prefixes."""
+    return Key(f"{pulls}{ORDER_MAX - at_ms:016x}.{_PULLER}")
+
+
+def parse_pull_time(name: str) -> int | None:
+    """The time of a pull, of a name below one of the three prefixes; None for a stray one, or one without a time."""
+    match = _PULL.fullmatch(name)
+    at_ms = -1 if match is None else ORDER_MAX - int(match[1], 16)
+    return at_ms if at_ms >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Something was pulled."""
+
+    what: Tag | Digest
+    """A digest is that of a manifest or of a blob."""
+    at_ms: int
+
+
+def parse_pull_name(name: str) -> Pulled | None:
+    """The pull of a name relative to `pulls_prefix`; None for a stray one."""
+    folder, mark, last = name.partition("!/")
+    family, _, text = folder.partition("/")
+    at_ms = parse_pull_time(last) if mark else None
+    if at_ms is None:
+        return None
+    what: Tag | Digest | None = None
+    if family == "tag":
+        what = _parse_tag(text)
+    elif family in ("rev", "blob"):
+        what = parse_distribution_digest(text)
+    return None if what is None else Pulled(what, at_ms)
 
 
 CATALOG_PREFIX = Prefix("v2/cat/")

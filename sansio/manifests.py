@@ -24,6 +24,7 @@ from angos.sansio.effects import (
     DeleteKeys,
     Key,
     ListKeys,
+    NotePull,
     ReadBody,
     ReadClock,
     ReadKey,
@@ -62,6 +63,23 @@ async def get_manifest(
     media_type = await read_media_type(namespace, digest)
     if media_type is None:
         raise manifest_unknown(namespace, reference)
+    response = await _show(namespace, reference, digest, media_type, request, config)
+    if config.records_pulls(namespace):
+        pulls = [layout.manifest_pulls_prefix(namespace, digest)]
+        if isinstance(reference, Tag):
+            pulls.append(layout.tag_pulls_prefix(namespace, reference))
+        await NotePull(tuple(pulls))
+    return response
+
+
+async def _show(
+    namespace: Namespace,
+    reference: Reference,
+    digest: Digest,
+    media_type: str,
+    request: Request,
+    config: RegistryConfig,
+) -> Response:
     headers = manifest_headers(reference, digest, media_type)
     if is_unmodified(request.headers, digest):
         return Response(304, headers[1:])

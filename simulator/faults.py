@@ -34,6 +34,7 @@ from angos.sansio.effects import (
     DrawId,
     Effect,
     FetchDocument,
+    NotePull,
     PromoteParts,
     ReadBody,
     ReadCache,
@@ -71,7 +72,7 @@ SERVICES = (
     VerifyToken,
     WriteCache,
 )
-NOT_STORAGE = (AcquireLease, ReleaseLease, DrawId, ReadBody, ReadClock, SignUrl, Sleep, Together, *SERVICES)
+NOT_STORAGE = (AcquireLease, ReleaseLease, DrawId, NotePull, ReadBody, ReadClock, SignUrl, Sleep, Together, *SERVICES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,7 @@ class Injection(Scheduler):
         self.troubled = self.littered = True
         self._abandon([task for task in self._everybody() if task.exchange.replica == replica])
         self.world.kill(replica)
+        self.pulls.died(replica)
 
     def cut_power(self, *, at_rest: bool = False) -> None:
         """Everybody dies, and what was not durable is kept or lost. Clients are told nothing."""
@@ -218,9 +219,11 @@ class Injection(Scheduler):
     def _lose_everything(self, *, at_rest: bool) -> None:
         for replica in self.world.replicas:
             self.world.kill(replica)
+            self.pulls.died(replica)
         self.world.store.cut_power(self.choices, at_rest=at_rest)
         self.world.leases.forget()
         self.invariants.power_cut()
+        self.pulls.look()
         if self.world.store.touched:
             self.invariants.touched()
 

@@ -20,6 +20,7 @@ from angos.sansio.effects import (
     DrawId,
     Effect,
     EffectError,
+    NotePull,
     Part,
     ReadCache,
     ReadClock,
@@ -33,6 +34,7 @@ from angos.sansio.effects import (
 from angos.sansio.http.message import FromFill, FromKey, FromUpstream, Headers, Inline, Request, Response
 from angos.sansio.oci.digest import Digest
 from angos.sansio.operation import Done, Operation
+from angos.sansio.pulls import PullBook
 from angos.sansio.secret import Secret
 from angos.sansio.upstream.config import CacheConfig
 from angos.sansio.upstream.effects import (
@@ -121,6 +123,7 @@ class Mirror:
         self.clock = Clock(tick_ms=1)
         self.store = KeyWorld(self.clock, {})
         self.leases = Leases(always_granted=leases_granted)
+        self.books = {f"replica-{number}": PullBook(1) for number in range(replicas)}
         self.memories = [Memory() for _ in range(replicas)]
         self.secrets: dict[tuple[str, str], tuple[int, Secret]] = {}
         self.fills: dict[tuple[str, str], Fill] = {}
@@ -284,6 +287,9 @@ class Mirror:
                 return secret if now < until_ms else None
             case WriteSecret(name, secret, seconds):
                 self.secrets[task.replica, name] = (now + int(seconds * 1000), secret)
+                return None
+            case NotePull(pulls):
+                self.books[task.replica].note(pulls, now)
                 return None
             case Tell(event):
                 self.told.append(event)

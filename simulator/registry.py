@@ -22,6 +22,7 @@ from angos.sansio.effects import (
     Effect,
     EffectError,
     Key,
+    NotePull,
     ReadBody,
     ReadClock,
     ReleaseLease,
@@ -130,6 +131,9 @@ class SimulatedRegistry:
                 return world.leases.release(name, token)
             case SignUrl():
                 return world.sign_url(effect)
+            case NotePull(pulls):
+                world.books[world.replicas[0]].note(pulls, world.clock.look(world.replicas[0]))
+                return None
             case ReadBody(body, size_max):
                 return world.bodies[body].read(size_max)
             case _:

@@ -11,6 +11,8 @@ from angos.simulator.world.client import Act
 from angos.simulator.world.people import ACCESS, REPOSITORIES
 
 StoreKind = Literal["bucket", "disk", "s3"]
+PULLS_MS = 8
+"""The granularity of recorded pulls."""
 STORES: tuple[StoreKind, ...] = ("bucket", "disk", "s3")
 
 
@@ -45,6 +47,8 @@ class Scenario:
     """`RegistryConfig.allow_missing_manifest_references`."""
     immutable_tags: bool = False
     """`RegistryConfig.immutable_tags`."""
+    records_pulls: bool = False
+    """`RegistryConfig.update_pull_time`, with a granularity of some milliseconds."""
     redirects: bool = False
     """`RegistryConfig.redirect_blobs` and `redirect_manifests`."""
     quirks: tuple[str, ...] = ()
@@ -60,7 +64,7 @@ class Scenario:
     @property
     def registry_config(self) -> RegistryConfig:
         """What the operations are given."""
-        return _config(self.allow_missing, self.immutable_tags, self.redirects, self.access)
+        return _config(self.allow_missing, self.immutable_tags, self.redirects, self.access, self.records_pulls)
 
     def to_json(self) -> dict[str, Any]:
         """For a trace."""
@@ -78,12 +82,16 @@ class Scenario:
 
 
 @cache
-def _config(allow_missing: bool, immutable_tags: bool, redirects: bool, access: str) -> RegistryConfig:
+def _config(
+    allow_missing: bool, immutable_tags: bool, redirects: bool, access: str, records_pulls: bool
+) -> RegistryConfig:
     config = RegistryConfig(
         allow_missing_manifest_references=allow_missing,
         immutable_tags=immutable_tags,
         tag_history_seconds=3600.0,
         redirect_blobs=redirects,
         redirect_manifests=redirects,
+        update_pull_time=records_pulls,
+        pull_time_granularity_seconds=PULLS_MS / 1000,
     )
     return config if access == "open" else replace(config, access=ACCESS, repositories=REPOSITORIES)

@@ -21,6 +21,7 @@ from angos.sansio.effects import (
     DrawId,
     Effect,
     EffectError,
+    NotePull,
     OperationCancelled,
     ReadBody,
     ReadClock,
@@ -38,8 +39,9 @@ from angos.simulator.choices import Choices, exceeded
 from angos.simulator.faults import SERVICES
 from angos.simulator.oracle.history import History
 from angos.simulator.oracle.invariants import Invariants
+from angos.simulator.oracle.pulls import PullOracle
 from angos.simulator.oracle.violation import Violation
-from angos.simulator.scenario import Scenario
+from angos.simulator.scenario import PULLS_MS, Scenario
 from angos.simulator.tasks import Exchange, Group, Task
 from angos.simulator.timeline import Timeline
 from angos.simulator.turns import Turns
@@ -72,6 +74,7 @@ class Scheduler(Turns):
         self.timeline = timeline
         self.history = History(immutable_tags=scenario.immutable_tags)
         self.invariants = Invariants(self.world.store, self.history)
+        self.pulls = PullOracle(self.world.store, PULLS_MS)
         self.steps = 0
         self.effects = 0
         self.points: set[tuple[str, str]] | None = None
@@ -371,6 +374,13 @@ class Scheduler(Turns):
     def _sign_url(self, task: Task, effect: SignUrl) -> None:
         self._resume(task, self.world.sign_url(effect))
 
+    def _note_pull(self, task: Task, effect: NotePull) -> None:
+        replica = task.exchange.replica
+        now_ms = self._clock.look(replica)
+        self.world.books[replica].note(effect.pulls, now_ms)
+        self.pulls.noted(replica, effect.pulls, now_ms)
+        self._resume(task, None)
+
     def _read_body(self, task: Task, effect: ReadBody) -> None:
         try:
             content = self.world.bodies[effect.body].read(effect.size_max)
@@ -426,6 +436,7 @@ PERFORMERS: dict[type[Effect[Any]], Callable[[Scheduler, Task, Any], None]] = {
     Sleep: Scheduler._sleep,
     DrawId: Scheduler._draw_id,
     SignUrl: Scheduler._sign_url,
+    NotePull: Scheduler._note_pull,
     ReadBody: Scheduler._read_body,
     Together: Scheduler._together,
     **dict.fromkeys(SERVICES, Scheduler._ask_services),

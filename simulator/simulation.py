@@ -22,6 +22,8 @@ from angos.sansio.http.message import (
     Response,
     Slices,
 )
+from angos.sansio.operation import Operation
+from angos.sansio.pulls import Written, write_pulls
 from angos.simulator.asking import Asking
 from angos.simulator.choices import Calm, Choices
 from angos.simulator.oracle.access import AccessOracle
@@ -34,8 +36,9 @@ from angos.simulator.timeline import Timeline
 from angos.simulator.world.chores import chore
 from angos.simulator.world.client import Act, Call, Script, Shared
 from angos.simulator.world.people import PEOPLE
-from angos.simulator.world.scripts import COLLECT, SWEEP, play
+from angos.simulator.world.scripts import COLLECT, SWEEP, WRITE_PULLS, play
 
+PULLS_AT_ONCE = 100
 DEPTH = 3
 """Runs after which nothing is left that a run before has made needless."""
 
@@ -110,6 +113,9 @@ class Simulation(Asking):
             faulty = True
         self.calls(self.invariants.audit())
         self.invariants.judge()
+        if self.scenario.records_pulls:
+            self.calls([WRITE_PULLS] * len(self.world.replicas))
+            self.pulls.judge()
         if self._collecting:
             self._collect_everything()
         private = self.world.private
@@ -154,6 +160,8 @@ class Simulation(Asking):
 
     def _finished(self, exchange: Exchange, value: Any) -> None:
         if exchange.call.chore:
+            if isinstance(value, Written):
+                self._pulls_written(exchange, value)
             self._take_answer(exchange.client, None)
             return
         answer = self._answer_of(value)
@@ -166,6 +174,11 @@ class Simulation(Asking):
         called, effects = exchange.called, exchange.effects
         self.invariants.answered(exchange.call, value, answer, called=called, effects=effects, faulty=faulty)
         self._tell(exchange, answer)
+
+    def _pulls_written(self, exchange: Exchange, written: Written) -> None:
+        assert exchange.book is not None
+        exchange.book.give_back(written.failed)
+        self.pulls.written(written.recorded)
 
     def _answer_of(self, response: Response) -> Answer:
         """What the client ends up with: one that is sent to the store goes there."""
@@ -203,6 +216,8 @@ class Simulation(Asking):
             self.timeline.answered(self.steps, self.world.clock.now_ms, exchange.client.name, exchange.call, answer)
         call = exchange.call
         if call.chore:
+            if exchange.book is not None:
+                exchange.book.give_back(exchange.pulls)  # of the dead, too: nobody reads it
             self._take_answer(exchange.client, None)
             return
         if self.on_answer is not None:
@@ -247,10 +262,17 @@ class Simulation(Asking):
         request = Request(call.method, call.target, Headers(fields), BodyHandle(handle), length)
         self.invariants.sent(call)
         # Looked up when it is needed, so that a test can break it.
-        operation = chore(call.chore, self._config) if call.chore else registry.handle(request, self._config)
+        operation = self._chore(exchange) if call.chore else registry.handle(request, self._config)
         self._ready.append(Task(client.name, exchange, operation))
         if self.timeline is not None:
             self.timeline.sent(self.steps, self.world.clock.now_ms, client.name, call, exchange.replica)
+
+    def _chore(self, exchange: Exchange) -> Operation[Any]:
+        if exchange.call is WRITE_PULLS:
+            exchange.book = self.world.books[exchange.replica]
+            exchange.pulls = exchange.book.take(PULLS_AT_ONCE)
+            return Operation(write_pulls(exchange.pulls))
+        return chore(exchange.call.chore, self._config)
 
     def _shown_by(self, client: Client) -> tuple[Header, ...]:
         private = self.world.private

@@ -8,6 +8,7 @@ from typing import Any
 
 from angos.sansio.effects import Effect, Together
 from angos.sansio.operation import Operation
+from angos.sansio.pulls import Pull, PullBook
 from angos.simulator.world.carrying import Carrying
 from angos.simulator.world.client import Act, Call, Script
 from angos.simulator.world.directory import RunningPlan
@@ -34,6 +35,9 @@ class Exchange:
     replica: str
     called: int = 0
     effects: int = 0
+    book: PullBook | None = None
+    pulls: tuple[Pull, ...] = ()
+    """What it writes of the pulls that its process remembers in the book."""
     faulty: bool = False
     arrives_late: bool = False
     """Something that it creates may be created once more, after its answer."""

@@ -26,8 +26,9 @@ UPLOADING = (
     "head_blob",
 )
 NAMING = ("push_image", "put_manifest", "delete_manifest", "delete_tag", "pull", "get_manifest", "list_referrers")
-MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(set(SCRIPTS) - {"collect", "restore_tag"})))
+LATER = {"collect", "restore_tag", "write_pulls"}
 """What came later is left out, so that the seeds stay what they were."""
+MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(set(SCRIPTS) - LATER)))
 
 STORAGE_FAULTS = tuple(name for name in FAULTS if name not in (*ACCESS_FAULTS, *REQUEST_FAULTS))
 
@@ -162,6 +163,44 @@ def draw_collected(number: int, *, store: StoreKind | None = None, faults: bool 
         tried_out=True,
         faults=tuple(name for name in seed.scenario.faults if name in STORAGE_FAULTS),
     )
+    return replace(seed, scenario=scenario)
+
+
+PULLED = (
+    "push_image",
+    "pull",
+    "pull",
+    "get_manifest",
+    "get_manifest",
+    "write_pulls",
+    "write_pulls",
+    "write_pulls",
+    "put_manifest",
+    "delete_manifest",
+    "delete_tag",
+)
+
+
+def draw_pulled(number: int, *, store: StoreKind | None = None, faults: bool = True) -> Seed:
+    """The run of this number with pulls that are recorded."""
+    random = Random(f"pulled {number}")
+    chance = random.random
+
+    def act() -> Act:
+        return Act(
+            verb=random.choice(PULLED),
+            namespace=0 if chance() < 0.8 else random.randrange(len(NAMESPACES)),
+            tag=0 if chance() < 0.6 else random.randrange(len(TAGS)),
+            item=0 if chance() < 0.6 else random.randrange(3),
+        )
+
+    seed = draw(number, store=store, faults=faults)
+    clients = tuple(tuple(act() for _ in range(random.randint(2, 5))) for _ in range(random.choice((2, 2, 3))))
+    before = (Act("push_image"), Act("push_image", tag=1, item=1), *(act() for _ in range(random.randint(0, 4))))
+    scenario = replace(
+        seed.scenario, clients=clients, before=before, access="open", quirks=(), tried_out=True, records_pulls=True
+    )
+    scenario = replace(scenario, faults=tuple(name for name in scenario.faults if name not in ACCESS_FAULTS))
     return replace(seed, scenario=scenario)
 
 

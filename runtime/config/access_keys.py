@@ -100,6 +100,17 @@ GLOBAL = Section(
             " collected. A manifest that was not deleted can be restored at any time",
             0,
         ),
+        "update_pull_time": Key(
+            FLAG,
+            "record when tags and manifests are pulled, for rules of [retention](retention.md) that ask for it",
+            _DEFAULTS.update_pull_time,
+        ),
+        "pull_time_granularity_secs": Key(
+            SECONDS,
+            "how exact these times are: a pull is recorded as of the last full multiple of this, and each tag or"
+            " manifest is written once in so long by each process at most",
+            3600,
+        ),
         "gc_grace_secs": Key(
             SECONDS,
             "seconds during which the [collector](../how-to/get-space-back.md) leaves alone what was pushed, looked at"

@@ -37,6 +37,8 @@ _REGISTRY_FIELDS = {
     "max_blob_size": "blob_size_max",
     "allow_missing_manifest_references": "allow_missing_manifest_references",
     "tag_history_secs": "tag_history_seconds",
+    "update_pull_time": "update_pull_time",
+    "pull_time_granularity_secs": "pull_time_granularity_seconds",
     "gc_grace_secs": "collection_grace_seconds",
     "upload_expiry_secs": "upload_expiry_seconds",
     "immutable_tags": "immutable_tags",

@@ -36,6 +36,7 @@ NAMES: Final = {
     "history": "past events of tags",
     "claim": "claims on tags",
     "referrer": "referrers",
+    "pull": "times of pulls",
     "catalogue": "repositories",
     "upload": "files of uploads",
     "chunk": "chunks of uploads",

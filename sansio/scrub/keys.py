@@ -26,6 +26,7 @@ Kind = Literal[
     "history",
     "claim",
     "referrer",
+    "pull",
     "catalogue",
     "upload",
     "chunk",
@@ -139,17 +140,8 @@ def _referrer(namespace: Namespace, name: str) -> Known | None:
     return Known("referrer", namespace, subject, referrer=referrer)
 
 
-_PULL = re.compile(r"(?:tag/(?P<tag>[^/!]+)|rev/(?P<rev>[^/!]+/[^/!]+))!/[0-9a-f]{16}\.[0-9a-f]{8}")
-
-
-def _access_time(namespace: Namespace, name: str) -> Known | None:
-    """Angos 1.6 writes down who pulled what."""
-    match = _PULL.fullmatch(name)
-    if match is None:
-        return None
-    if match["tag"] is not None:
-        return _OTHER if _tag(match["tag"]) is not None else None
-    return _OTHER if layout.parse_distribution_digest(match["rev"]) is not None else None
+def _pull(namespace: Namespace, name: str) -> Known | None:
+    return None if layout.parse_pull_name(name) is None else Known("pull", namespace)
 
 
 _OF_NAMESPACES: dict[str, Callable[[Namespace, str], Known | None]] = {
@@ -158,7 +150,7 @@ _OF_NAMESPACES: dict[str, Callable[[Namespace, str], Known | None]] = {
     "hist": _history,
     "claim": _claim,
     "sub": _referrer,
-    "atime": _access_time,
+    "atime": _pull,
 }
 
 

@@ -18,7 +18,7 @@ from angos.sansio import layout
 from angos.sansio.blobs import answer_with_blob, blob_unknown, get_blob, stat_blob
 from angos.sansio.collection.presence import keep
 from angos.sansio.config import RegistryConfig, RepositoryConfig
-from angos.sansio.effects import CreateKeys, ListKeys, ReadCache, StatKey, Tell
+from angos.sansio.effects import CreateKeys, ListKeys, NotePull, ReadCache, StatKey, Tell
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import FromFill, FromUpstream, Headers, Inline, Request, Response
 from angos.sansio.oci.digest import Digest
@@ -51,6 +51,8 @@ async def get_blob_through(
     except RegistryError as error:
         refusal = error
     else:
+        if repository.records_pulls:
+            await NotePull((layout.blob_pulls_prefix(namespace, digest),))
         await Tell(CacheAnswered(repository.namespace, "blob", outcome))
         return response
     if refusal.status == 416:

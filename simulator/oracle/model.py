@@ -34,6 +34,8 @@ class _Repository:
     """Every manifest that was ever pushed."""
     named: set[tuple[str, str]] = field(default_factory=set)
     """Every tag with what it ever named."""
+    pulled: set[str] = field(default_factory=set)
+    """Tags and digests that somebody has asked for and got."""
 
 
 class Model:
@@ -67,6 +69,10 @@ class Model:
     def namespaces(self) -> list[str]:
         """The namespaces with a manifest, sorted."""
         return sorted(name for name, repository in self._repositories.items() if repository.manifests)
+
+    def pulled(self, namespace: str) -> set[str]:
+        """The tags and digests of manifests that were ever pulled from a namespace."""
+        return self._repositories.get(namespace, _Repository()).pulled
 
     # --- endpoints ----------------------------------------------------------------------------------------------------
 
@@ -180,6 +186,7 @@ class Model:
                 repository.tags = {tag: named for tag, named in repository.tags.items() if named != digest}
         else:
             self._expect(call, answer, 200)
+            repository.pulled |= {name, digest}
             if call.method == "GET" and answer.body != repository.manifests[digest]:
                 raise Unexpected(f"{call.target}: the manifest is not the one that was pushed")
 

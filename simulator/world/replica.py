@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from angos.sansio.effects import SignedUrl, SignUrl
+from angos.sansio.pulls import PullBook
 from angos.sansio.secret import Secret
-from angos.simulator.scenario import Scenario
+from angos.simulator.scenario import PULLS_MS, Scenario
 from angos.simulator.world.bodies import ArrivingBody, SyntheticBody
 from angos.simulator.world.clock import Clock
 from angos.simulator.world.directory import DirectoryWorld
@@ -28,6 +29,8 @@ class World:
         self.disk: DirectoryWorld | None = None
         self.s3: S3World | None = None
         self.private = PrivateWorld(self.clock, self.replicas) if scenario.access == "private" else None
+        self.books = {replica: PullBook(PULLS_MS) for replica in self.replicas}
+        """What each process remembers of pulls."""
         self._ids = 0
         self.store: KeyWorld | DirectoryWorld | S3World
         if scenario.store == "disk":
@@ -48,6 +51,7 @@ class World:
     def kill(self, replica: str) -> None:
         """A process loses what it had in memory."""
         self.store.kill(replica)
+        self.books[replica] = PullBook(PULLS_MS)
         if self.private is not None:
             self.private.forget(replica)
 

@@ -29,6 +29,8 @@ from angos.simulator.world.pushing import (
 
 COLLECT = Call("", "collect", chore="collect")
 SWEEP = Call("", "sweep", chore="sweep")
+WRITE_PULLS = Call("", "write pulls", chore="write_pulls", elsewhere=True)
+"""Of the next replica each time."""
 
 
 def play(act: Act, shared: Shared) -> Script:
@@ -97,6 +99,11 @@ def collect(act: Act, shared: Shared) -> Script:
     yield COLLECT
 
 
+def write_pulls(act: Act, shared: Shared) -> Script:
+    """Write what a process remembers of pulls."""
+    yield WRITE_PULLS
+
+
 def _pages(path: str, field_name: str, shared: Shared) -> Script:
     listing = Listing(path, [])
     shared.listings.append(listing)
@@ -133,5 +140,6 @@ SCRIPTS: dict[str, Callable[[Act, Shared], Script]] = {
         delete_manifest,
         delete_blob,
         collect,
+        write_pulls,
     )
 }

@@ -6,12 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from angos.sansio.oci.reference import Namespace
+from angos.sansio.operation import Done, Operation
+from angos.sansio.pulls import LastPulls, last_pulls
 from angos.simulator.choices import Calm, Seeded
 from angos.simulator.oracle.history import Answer
 from angos.simulator.oracle.model import Model
 from angos.simulator.scenario import Scenario
 from angos.simulator.simulation import Simulation
 from angos.simulator.world.client import Act, Call
+from angos.simulator.world.images import NAMESPACES
 from tests.property.strategies import acts
 
 IN_FLIGHT_MAX = 3
@@ -34,6 +38,7 @@ def test_a_single_client_gets_the_answers_of_the_model(
         hash_states=hashes,
         replicas=2,
         redirects=redirects,
+        records_pulls=True,
     )
     simulation = Simulation(scenario, Calm())
 
@@ -44,6 +49,17 @@ def test_a_single_client_gets_the_answers_of_the_model(
     simulation.on_answer = compare
     violation = simulation.run()
     assert violation is None, violation
+    for namespace in NAMESPACES:
+        recorded = _last_pulls(simulation, namespace)
+        assert {str(what) for what in (*recorded.tags, *recorded.digests)} == model.pulled(namespace)
+
+
+def _last_pulls(simulation: Simulation, namespace: str) -> LastPulls:
+    operation = Operation(last_pulls(Namespace(namespace)))
+    step = operation.resume()
+    while not isinstance(step, Done):
+        step = operation.resume(simulation.world.store.apply(step, simulation.world.replicas[0]))
+    return step.value
 
 
 class RegistryMachine(RuleBasedStateMachine):

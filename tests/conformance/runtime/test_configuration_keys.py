@@ -196,6 +196,12 @@ CASES: dict[str, tuple[object, Read, object]] = {
     "global.gc_interval_secs": (600, lambda found: found.collection_interval_seconds, 600.0),
     "global.upload_expiry_secs": (600, lambda found: found.registry.upload_expiry_seconds, 600.0),
     "global.tag_history_secs": (3600, lambda found: found.registry.tag_history_seconds, 3600.0),
+    "global.update_pull_time": (True, lambda found: found.registry.update_pull_time, True),
+    "global.pull_time_granularity_secs": (
+        60,
+        lambda found: found.registry.pull_time_granularity_seconds,
+        60.0,
+    ),
     "global.allow_missing_manifest_references": (
         False,
         lambda found: found.registry.allow_missing_manifest_references,

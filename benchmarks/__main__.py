@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks import (
     access,
     buckets,
+    collection,
     images,
     large_blobs,
     listings,
@@ -46,7 +47,7 @@ class Family:
 
 MODULES = (
     *(small_requests, access, large_blobs, images, memory, buckets),
-    *(mirrors, starting, listings, rules, simulation),
+    *(mirrors, starting, listings, collection, rules, simulation),
 )
 FAMILIES = [Family(module.ROWS, module.PROGRAMS, module.measure) for module in MODULES]
 

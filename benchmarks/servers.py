@@ -113,11 +113,11 @@ def angos_in_bucket(cores: Cores, root: Path, sink_port: int, *lines: str) -> It
 
 
 @contextmanager
-def s3_sink(cores: Cores) -> Iterator[int]:
-    """A server of S3 that forgets large bodies, on the core of the load. Its port."""
+def s3_sink(cores: Cores, *folder: Path) -> Iterator[int]:
+    """A server of S3 that forgets large bodies, on the core of the load. Its port. `folder`: what it begins with."""
     port = free_port()
     process = subprocess.Popen(
-        pinned(cores.load, [sys.executable, "-m", "benchmarks.sink", str(port)]),
+        pinned(cores.load, [sys.executable, "-m", "benchmarks.sink", str(port), *map(str, folder)]),
         cwd=Path(__file__).parents[1],
         env=environment(),
         stdin=subprocess.DEVNULL,

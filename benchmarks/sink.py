@@ -1,9 +1,10 @@
 """A server of S3 that forgets large bodies: it keeps their size, so that what is measured is the registry.
 
-    python -m benchmarks.sink PORT
+    python -m benchmarks.sink PORT [FOLDER]
 
-Objects up to `KEPT_BYTES` are kept whole; larger ones are given back as zeros. Signatures are not looked at. It does
-what the registry asks of a store and nothing more, in one process with a thread for each connection.
+It begins with the files of the folder, if there is one, as old as they are. Objects up to `KEPT_BYTES` are kept whole;
+larger ones are given back as zeros. Signatures are not looked at. It does what the registry asks of a store and nothing
+more, in one process with a thread for each connection.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import socket
 import sys
 import threading
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import formatdate
 from itertools import count
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 from xml.sax.saxutils import escape
 
@@ -70,13 +73,26 @@ class Sink:
 
     def __init__(self) -> None:
         self._objects: dict[str, Stored] = {}
+        self._names: list[str] | None = None
+        """The keys in order; None when they have changed."""
         self._uploads: dict[str, tuple[str, dict[int, Stored]]] = {}
         self._numbers = count(1)
         self._lock = threading.Lock()
 
+    def fill(self, folder: Path) -> None:
+        """Begin with what lies in a folder."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                content = path.read_bytes()
+                self._objects[str(path.relative_to(folder))] = Stored(
+                    len(content), content, modified=path.stat().st_mtime
+                )
+
     def answer(self, request: Request) -> Answer:
         """To a request, applied at once."""
         with self._lock:
+            if request.method != "GET":
+                self._names = None
             if not request.key:
                 return self._about_bucket(request)
             if "uploads" in request.query or "uploadId" in request.query:
@@ -104,9 +120,12 @@ class Sink:
     def _listing(self, query: dict[str, str]) -> Answer:
         prefix, limit = query.get("prefix", ""), int(query.get("max-keys", "1000"))
         after = unquote(query.get("continuation-token", "")) or query.get("start-after", "")
-        keys = sorted(key for key in self._objects if key.startswith(prefix))
+        if self._names is None:
+            self._names = sorted(self._objects)
         entries: list[str] = []
-        for key in keys[bisect_right(keys, after) :]:
+        for key in self._names[max(bisect_left(self._names, prefix), bisect_right(self._names, after)) :]:
+            if not key.startswith(prefix):
+                break
             rest = key[len(prefix) :]
             entry = key if "delimiter" not in query or "/" not in rest else prefix + rest[: rest.index("/") + 1]
             if entry > after and entry not in entries[-1:]:
@@ -119,8 +138,9 @@ class Sink:
             parts.append(f"<NextContinuationToken>{escape(quote(entries[-1]))}</NextContinuationToken>")
         for entry in entries:
             if entry in self._objects:
-                size = self._objects[entry].size
-                parts.append(f"<Contents><Key>{quote(entry)}</Key><Size>{size}</Size></Contents>")
+                found = self._objects[entry]
+                age = f"<LastModified>{_iso(found.modified)}</LastModified>"
+                parts.append(f"<Contents><Key>{quote(entry)}</Key>{age}<Size>{found.size}</Size></Contents>")
             else:
                 parts.append(f"<CommonPrefixes><Prefix>{quote(entry)}</Prefix></CommonPrefixes>")
         return Answer(200, f"<ListBucketResult>{''.join(parts)}</ListBucketResult>".encode())
@@ -188,6 +208,10 @@ class Sink:
         return source.cut(int(match[1]), int(match[2]) - int(match[1]) + 1)
 
 
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _joined(pieces: list[Stored]) -> Stored:
     size = sum(piece.size for piece in pieces)
     contents = [piece.content for piece in pieces if piece.content is not None]
@@ -201,9 +225,11 @@ def _error(status: int, code: str) -> Answer:
 # --- HTTP -------------------------------------------------------------------------------------------------------------
 
 
-def serve(port: int) -> None:
+def serve(port: int, folder: Path | None = None) -> None:
     """Until the process is ended."""
     sink = Sink()
+    if folder is not None:
+        sink.fill(folder)
     with socket.create_server(("127.0.0.1", port), backlog=256) as listener:
         while True:
             connection, _ = listener.accept()
@@ -275,4 +301,4 @@ def _written(request: Request, answer: Answer) -> Iterator[bytes | memoryview]:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), *map(Path, sys.argv[2:]))

@@ -41,7 +41,9 @@ from angos.sansio.effects import (
     Staged,
     Stat,
     StatKey,
+    StatKeys,
     StatPage,
+    StatsBelow,
     VerifyPassword,
 )
 from angos.sansio.layout import store_of
@@ -80,6 +82,8 @@ class Store(Protocol):
     def list_keys(self, effect: ListKeys) -> Now[Page]: ...
     def list_folders(self, effect: ListFolders) -> Now[Page]: ...
     def list_stats(self, effect: ListStats) -> Now[StatPage]: ...
+    def stat_keys(self, effect: StatKeys) -> Now[tuple[Stat | None, ...]]: ...
+    def stats_below(self, effect: StatsBelow) -> Now[tuple[tuple[tuple[str, Stat], ...], ...]]: ...
     def sign_url(self, effect: SignUrl) -> Now[SignedUrl | None]: ...
     def create_keys(self, effect: CreateKeys) -> Now[tuple[bool, ...]]: ...
     def delete_keys(self, effect: DeleteKeys) -> Now[None]: ...
@@ -149,6 +153,8 @@ class Services:
             ListKeys: blobs.list_keys,
             ListFolders: blobs.list_folders,
             ListStats: blobs.list_stats,
+            StatKeys: blobs.stat_keys,
+            StatsBelow: blobs.stats_below,
             SignUrl: blobs.sign_url,
             CreateKeys: blobs.create_keys,
             DeleteKeys: blobs.delete_keys,
@@ -170,6 +176,8 @@ class Services:
                 ListKeys: lambda effect: self.of(effect.prefix).list_keys(effect),
                 ListFolders: lambda effect: self.of(effect.prefix).list_folders(effect),
                 ListStats: lambda effect: self.of(effect.prefix).list_stats(effect),
+                StatKeys: lambda effect: self.of(effect.keys[0]).stat_keys(effect) if effect.keys else (),
+                StatsBelow: lambda effect: self.of(effect.prefixes[0]).stats_below(effect) if effect.prefixes else (),
                 SignUrl: lambda effect: self.of(effect.key).sign_url(effect),
                 CreateKeys: self._create_keys,
                 DeleteKeys: self._delete_keys,

@@ -170,6 +170,21 @@ class ListStats(Effect[StatPage]):
 
 
 @dataclass(frozen=True, slots=True)
+class StatKeys(Effect["tuple[Stat | None, ...]"]):
+    """As `StatKey`, for each of many keys of one store, in their order: not all at the same moment."""
+
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatsBelow(Effect[tuple[tuple[tuple[str, Stat], ...], ...]]):
+    """For each of many prefixes of one store all that `ListStats` would show, whole: for prefixes below which there is
+    little. Not all at the same moment."""
+
+    prefixes: tuple[Prefix, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CreateKeys(Effect[tuple[bool, ...]]):
     """Write each value under its key unless the key exists; all of them, new or old, are durable on reply.
 

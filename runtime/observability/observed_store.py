@@ -31,6 +31,8 @@ class ObservedStore:
         self.list_keys = metrics.observed("storage", "list_keys", store.list_keys)
         self.list_folders = metrics.observed("storage", "list_folders", store.list_folders)
         self.list_stats = metrics.observed("storage", "list_stats", store.list_stats)
+        self.stat_keys = metrics.observed("storage", "stat_keys", store.stat_keys)
+        self.stats_below = metrics.observed("storage", "stats_below", store.stats_below)
         self.create_keys = metrics.observed("storage", "create_keys", store.create_keys)
         self.delete_keys = metrics.observed("storage", "delete_keys", store.delete_keys)
         self.hash_key = metrics.observed("storage", "hash_key", store.hash_key)

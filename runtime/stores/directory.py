@@ -25,7 +25,7 @@ from angos.runtime.hashing import Hasher, hex_of
 from angos.runtime.pace import Pace
 from angos.runtime.stores.disk import Disk
 from angos.runtime.stores.disk_steps import DiskPlan, storage_error
-from angos.runtime.stores.folder_listings import ON_LOOP_ENTRIES, FolderListings, Patience, TooLong
+from angos.runtime.stores.folder_listings import ON_LOOP_ENTRIES, FolderListings, Patience, TooLong, stats_below
 from angos.runtime.stores.received_file import ReceivedFile
 from angos.runtime.stores.remembered_values import RememberedValues, stamp_of
 from angos.runtime.threads import check_cancelled, run_in_thread
@@ -45,6 +45,7 @@ from angos.sansio.effects import (
     ListStats,
     Page,
     Part,
+    Prefix,
     PromoteParts,
     ReadKey,
     SignUrl,
@@ -52,7 +53,9 @@ from angos.sansio.effects import (
     Staged,
     Stat,
     StatKey,
+    StatKeys,
     StatPage,
+    StatsBelow,
     StorageCorrupt,
 )
 from angos.sansio.layout import parse_blob_key
@@ -111,6 +114,8 @@ class DirectoryStore:
                 CopyKey: self._copy_key,
                 DeleteKeysWithin: self._delete_keys_within,
                 ListStats: self._list_stats,
+                StatKeys: self._stat_keys,
+                StatsBelow: self._stats_below,
                 PromoteParts: self._promote_parts,
                 DiscardPart: self._discard_part,
                 DiscardUpload: self._discard_upload,
@@ -170,7 +175,7 @@ class DirectoryStore:
             return None
         except OSError as error:
             raise storage_error(f"looking for {effect.key}", error) from error
-        return Stat(stat.st_size, stat.st_mtime_ns // 1_000_000) if S_ISREG(stat.st_mode) else None
+        return _facts(stat) if S_ISREG(stat.st_mode) else None
 
     def list_keys(self, effect: ListKeys) -> Page | Later[Page]:
         """`ListKeys`."""
@@ -214,6 +219,28 @@ class DirectoryStore:
         page = self._list_keys_patiently(ListKeys(effect.prefix, effect.after, effect.limit))
         stats = ((name, self.stat_key(StatKey(Key(effect.prefix + name)))) for name in page.names)
         return StatPage(tuple((name, stat) for name, stat in stats if stat is not None), page.last, page.more)
+
+    def stat_keys(self, effect: StatKeys) -> Later[tuple[Stat | None, ...]]:
+        """`StatKeys`."""
+        return run_in_thread(self._stat_keys, effect)
+
+    def _stat_keys(self, effect: StatKeys) -> tuple[Stat | None, ...]:
+        return tuple(self.stat_key(StatKey(key)) for key in effect.keys)
+
+    def stats_below(self, effect: StatsBelow) -> Later[tuple[tuple[tuple[str, Stat], ...], ...]]:
+        """`StatsBelow`."""
+        return run_in_thread(self._stats_below, effect)
+
+    def _stats_below(self, effect: StatsBelow) -> tuple[tuple[tuple[str, Stat], ...], ...]:
+        return tuple(map(self._all_stats, effect.prefixes))
+
+    def _all_stats(self, prefix: Prefix) -> tuple[tuple[str, Stat], ...]:
+        folder, _, beginning = prefix.rpartition("/")
+        try:
+            found = stats_below(self._disk.full(folder), beginning)
+        except OSError as error:
+            raise storage_error(f"listing {prefix}", error) from error
+        return tuple((name, _facts(stat)) for name, stat in found)
 
     def sign_url(self, effect: SignUrl) -> None:
         """`SignUrl`: a folder has no address."""
@@ -401,6 +428,10 @@ class _Staging:
             file.discard()
             raise
         return file
+
+
+def _facts(stat: os.stat_result) -> Stat:
+    return Stat(stat.st_size, stat.st_mtime_ns // 1_000_000)
 
 
 def _open(full: str) -> tuple[int, os.stat_result] | None:

@@ -15,6 +15,8 @@ import os
 import time
 from bisect import bisect_right
 from collections import OrderedDict
+from contextlib import suppress
+from operator import itemgetter
 from threading import Lock
 
 from angos.sansio.effects import Page
@@ -191,7 +193,7 @@ def _read(folder: str, stamp: tuple[int, int], patience: Patience | None) -> Lis
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                if name[0] == "." or not (name.isascii() or _is_utf8(name)):
+                if not _is_name(name):
                     continue
                 if entry.is_file(follow_symlinks=False):
                     files.append(name)
@@ -204,6 +206,35 @@ def _read(folder: str, stamp: tuple[int, int], patience: Patience | None) -> Lis
     files.sort()
     folders.sort()
     return Listing(files, folders, stamp)
+
+
+def stats_below(folder: str, beginning: str) -> list[tuple[str, os.stat_result]]:
+    """All keys below a folder whose names begin like this, in order, without that beginning. Nothing is remembered:
+    for folders that are looked into once. A key that goes meanwhile is left out. Raises `OSError`."""
+    found: list[tuple[str, os.stat_result]] = []
+    waiting = [(folder, "")]
+    while waiting:
+        full, inside = waiting.pop()
+        try:
+            with os.scandir(full) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if (not inside and not name.startswith(beginning)) or not _is_name(name):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((entry.path, f"{inside}{name}/"))
+                    elif entry.is_file(follow_symlinks=False):
+                        with suppress(FileNotFoundError):
+                            found.append((inside + name, entry.stat(follow_symlinks=False)))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    found.sort(key=itemgetter(0))
+    cut = len(beginning)
+    return [(name[cut:], stat) for name, stat in found] if cut else found
+
+
+def _is_name(name: str) -> bool:
+    return name[0] != "." and (name.isascii() or _is_utf8(name))
 
 
 def _is_utf8(name: str) -> bool:

@@ -21,7 +21,7 @@ async def list_keys(effect: ListKeys, terms: Terms) -> Page:
         for name, _ in listed.keys:
             # The prefix itself, and names that end with a slash, are what consoles show as empty folders.
             if name and not name.endswith("/"):
-                _check_order(terms, effect.prefix, names[-1] if names else effect.after, name)
+                check_order(terms, effect.prefix, names[-1] if names else effect.after, name)
                 names.append(name)
         token = listed.next_token
     more = len(names) > effect.limit or token is not None
@@ -37,7 +37,7 @@ async def list_stats(effect: ListStats, terms: Terms) -> StatPage:
         listed = await List(effect.prefix, effect.after, token, min(terms.listing_max, room))
         for (name, size), modified_ms in zip(listed.keys, listed.modified_ms, strict=True):
             if name and not name.endswith("/"):
-                _check_order(terms, effect.prefix, last, name)
+                check_order(terms, effect.prefix, last, name)
                 last = name
                 if modified_ms is None:
                     raise terms.unavailable(f"listing {effect.prefix}", f"it does not say when {name} was written")
@@ -56,7 +56,7 @@ async def list_folders(effect: ListFolders, terms: Terms) -> Page:
         listed = await List(effect.prefix, effect.after, token or "", terms.listing_max, folders=True)
         before = passed
         for folder in listed.folders:
-            _check_order(terms, effect.prefix, passed, folder)
+            check_order(terms, effect.prefix, passed, folder)
             passed = folder
             if folder[:-1] > effect.after:
                 found.add(folder[:-1])
@@ -99,7 +99,7 @@ async def uploads_below(prefix: Prefix, terms: Terms) -> list[tuple[str, str]]:
     return found
 
 
-def _check_order(terms: Terms, prefix: Prefix, before: str, name: str) -> None:
+def check_order(terms: Terms, prefix: Prefix, before: str, name: str) -> None:
     if name <= before:
         raise terms.unavailable(
             f"listing {prefix}", "the names are not in order of their code points, as the registry needs them"

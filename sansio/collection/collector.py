@@ -63,6 +63,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from angos.sansio import layout
 from angos.sansio.collection.examination import Examined, Excuse, Revisions, Suspicions, examine
@@ -100,7 +101,10 @@ BATCH = 1000
 PAGE = 1000
 NEIGHBOURS = 3
 """Suspicions of others, for each one that is wanted, that are listed rather than to ask for each blob."""
-EXAMINED_AT_ONCE = 32
+GROUP = 125
+"""Blobs that are looked at in one go."""
+GROUPS_AT_ONCE = 4
+ASKED_AT_ONCE = 32
 FAILURES_MAX = 20
 """Removals that may fail before a run gives up."""
 BUSY = "another collector is at work"
@@ -368,15 +372,14 @@ class _Run:
         """Look at the blobs; under a mark, if anything is to be removed."""
         found = await _suspicions_between(batch[0], batch[-1], NEIGHBOURS * len(batch) + PAGE)
         if found is None:  # too many others lie between them
-            listed = await together((_suspicions(digest) for digest in batch), limit=EXAMINED_AT_ONCE)
+            listed = await together((_suspicions(digest) for digest in batch), limit=ASKED_AT_ONCE)
             found = dict(zip(batch, listed, strict=True))
-        suspicions = [found.get(digest, ()) for digest in batch]
         revisions = Revisions(now_ms, self.config.tag_history_seconds)
         looks = (
-            examine(digest, each, now_ms, self.config.collection_grace_seconds, revisions)
-            for digest, each in zip(batch, suspicions, strict=True)
+            examine(batch[start : start + GROUP], found, now_ms, self.config.collection_grace_seconds, revisions)
+            for start in range(0, len(batch), GROUP)
         )
-        return await together(looks, limit=EXAMINED_AT_ONCE)
+        return tuple(chain.from_iterable(await together(looks, limit=GROUPS_AT_ONCE)))
 
     async def _note(self, examined: Iterable[Examined]) -> None:
         for each in examined:
@@ -401,7 +404,7 @@ class _Run:
 async def _suspect_orphans(children: Iterable[Digest]) -> None:
     """Let what a manifest needed be looked at, too. As a rule whoever deleted the manifest has seen to that."""
     named = sorted(children)
-    forgotten = await together((_is_forgotten(child) for child in named), limit=EXAMINED_AT_ONCE)
+    forgotten = await together((_is_forgotten(child) for child in named), limit=ASKED_AT_ONCE)
     await suspect(child for child, is_forgotten in zip(named, forgotten, strict=True) if is_forgotten)
 
 

@@ -6,15 +6,16 @@ never named. Costs what is stored, not what has changed; removes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from angos.sansio import layout
-from angos.sansio.collection.collector import EXAMINED_AT_ONCE, PAGE, WORK, why_not
-from angos.sansio.collection.examination import Examined, Excuse, Revisions, examine
+from angos.sansio.collection.collector import ASKED_AT_ONCE, GROUP, GROUPS_AT_ONCE, PAGE, WORK, why_not
+from angos.sansio.collection.examination import Examined, Revisions, examine
 from angos.sansio.collection.presence import suspect
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import ListKeys, Prefix, ReadClock, Tell
+from angos.sansio.effects import EffectError, ListKeys, Prefix, ReadClock, StatKeys, Tell
 from angos.sansio.oci.digest import Digest
 from angos.sansio.progress import Passed, Progress
 from angos.sansio.together import together
@@ -25,7 +26,7 @@ class Swept:
     """What a look at everything has come to."""
 
     examined: int
-    """Blobs, and names without a blob, that were looked at."""
+    """Blobs, and blobs that are not there but have names, that were looked at; each of them once."""
     named: int
     """Those that the collector will look at after the grace period."""
     passed_over: int
@@ -35,7 +36,7 @@ class Swept:
 
 
 async def suspect_needless(config: RegistryConfig, *, dry_run: bool = False) -> Swept:
-    """Look at every blob, and at every blob that something names."""
+    """Look at every blob, and then at every name of a blob that is not there."""
     if (refusal := await why_not()) is not None:
         return Swept(0, 0, 0, refusal)
     examined = named = passed_over = 0
@@ -46,9 +47,9 @@ async def suspect_needless(config: RegistryConfig, *, dry_run: bool = False) -> 
             after, more = page.last, page.more
             digests = [digest for digest in _digests(prefix, page.names) if digest != last]
             last = digests[-1] if digests else last
-            looks = await together(
-                (_look(digest, config.tag_history_seconds) for digest in digests), limit=EXAMINED_AT_ONCE
-            )
+            if prefix == layout.REFERENCES_PREFIX:
+                digests = await _without_bytes(digests)
+            looks = await _look(digests, config)
             for each in looks:
                 if each.problem:
                     passed_over += 1
@@ -62,13 +63,31 @@ async def suspect_needless(config: RegistryConfig, *, dry_run: bool = False) -> 
     return Swept(examined, named, passed_over)
 
 
-async def _look(digest: Digest, history_seconds: float) -> Examined:
-    """What a collector would find if nobody had touched anything for long."""
-    page = await ListKeys(layout.suspects_prefix(digest), limit=1)
-    if page.names:
-        return Examined(digest, Excuse.YOUNG)  # it will be looked at anyway
+async def _without_bytes(digests: Sequence[Digest]) -> list[Digest]:
+    """The others have been looked at, if that can be told."""
+    try:
+        stats = await StatKeys(tuple(map(layout.blob_key, digests))) if digests else ()
+    except EffectError:
+        return list(digests)
+    return [digest for digest, stat in zip(digests, stats, strict=True) if stat is None]
+
+
+async def _look(digests: Sequence[Digest], config: RegistryConfig) -> tuple[Examined, ...]:
+    """What a collector would find if nobody had touched anything for long. Blobs that it will look at anyway are left
+    out."""
+    suspected = await together(map(_is_suspected, digests), limit=ASKED_AT_ONCE)
+    unsuspected = [digest for digest, is_one in zip(digests, suspected, strict=True) if not is_one]
     now_ms = await ReadClock()
-    return await examine(digest, (), now_ms, None, Revisions(now_ms, history_seconds))
+    revisions = Revisions(now_ms, config.tag_history_seconds)
+    looks = (
+        examine(unsuspected[start : start + GROUP], {}, now_ms, None, revisions)
+        for start in range(0, len(unsuspected), GROUP)
+    )
+    return tuple(chain.from_iterable(await together(looks, limit=GROUPS_AT_ONCE)))
+
+
+async def _is_suspected(digest: Digest) -> bool:
+    return bool((await ListKeys(layout.suspects_prefix(digest), limit=1)).names)
 
 
 def _digests(prefix: Prefix, names: Iterable[str]) -> list[Digest]:

@@ -42,7 +42,9 @@ from angos.sansio.effects import (
     StageBody,
     Stat,
     StatKey,
+    StatKeys,
     StatPage,
+    StatsBelow,
     StorageFull,
     StorageRefused,
     StorageUnavailable,
@@ -52,7 +54,7 @@ from angos.simulator.choices import Choices
 from angos.simulator.world.bodies import hexdigest
 from angos.simulator.world.clock import Clock
 from angos.simulator.world.disk import Disk
-from angos.simulator.world.store import Bodies, page_of
+from angos.simulator.world.store import WHOLE, Bodies, page_of
 
 PLANNED: dict[type[Effect[Any]], Callable[[Any, Folders], Coroutine[Any, Any, Any]]] = {
     CreateKeys: lambda effect, folders: plans.create_keys(effect, folders),
@@ -210,6 +212,12 @@ class DirectoryWorld:
         stats = tuple((name, Stat(len(file.content), file.modified_ms)) for name, file in files if file is not None)
         return StatPage(stats, page.last, page.more)
 
+    def _stat_keys(self, effect: StatKeys) -> tuple[Stat | None, ...]:
+        return tuple(self._stat_key(StatKey(key)) for key in effect.keys)
+
+    def _stats_below(self, effect: StatsBelow) -> tuple[tuple[tuple[str, Stat], ...], ...]:
+        return tuple(self._list_stats(ListStats(prefix, limit=WHOLE)).entries for prefix in effect.prefixes)
+
     def _hash_parts(self, effect: HashParts) -> str | None:
         contents = [self.get(plans.part_path(effect.upload, part.name)) for part in effect.parts]
         if any(content is None for content in contents):
@@ -224,6 +232,8 @@ READERS: dict[type[Effect[Any]], Callable[[DirectoryWorld, Any], Any]] = {
     ListFolders: DirectoryWorld._list_folders,
     HashKey: DirectoryWorld._hash_key,
     ListStats: DirectoryWorld._list_stats,
+    StatKeys: DirectoryWorld._stat_keys,
+    StatsBelow: DirectoryWorld._stats_below,
     HashParts: DirectoryWorld._hash_parts,
 }
 """The effects that only read."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from angos.sansio.bucket import listing, plans
+from angos.sansio.bucket import listing, many, plans
 from angos.sansio.bucket.probe import ensure
 from angos.sansio.bucket.requests import BeginPieces, Put, PutPiece, SideBySide, Terms
 from angos.sansio.effects import (
@@ -30,6 +30,8 @@ from angos.sansio.effects import (
     StageBody,
     Staged,
     StatKey,
+    StatKeys,
+    StatsBelow,
     StorageCorrupt,
 )
 from angos.sansio.layout import parse_blob_key
@@ -175,6 +177,8 @@ PLANNED: dict[type[Effect[Any]], Callable[[S3World, Any, str], Coroutine[Any, An
     ListKeys: lambda world, effect, _: listing.list_keys(effect, world.terms),
     ListFolders: lambda world, effect, _: listing.list_folders(effect, world.terms),
     ListStats: lambda world, effect, _: listing.list_stats(effect, world.terms),
+    StatKeys: lambda world, effect, _: many.stat_keys(effect, world.terms),
+    StatsBelow: lambda world, effect, _: many.stats_below(effect, world.terms),
     CreateKeys: lambda world, effect, process: world._create_keys(effect, process),
     DeleteKeys: lambda world, effect, _: plans.delete_keys(effect, world.terms),
     DeleteKeysWithin: lambda world, effect, _: plans.delete(effect.keys, world.terms),

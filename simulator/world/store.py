@@ -29,7 +29,9 @@ from angos.sansio.effects import (
     Staged,
     Stat,
     StatKey,
+    StatKeys,
     StatPage,
+    StatsBelow,
 )
 from angos.simulator.choices import Choices
 from angos.simulator.world.bodies import ArrivingBody, continued, hexdigest
@@ -38,6 +40,7 @@ from angos.simulator.world.clock import Clock
 Bodies = dict[int, ArrivingBody]
 
 NO_NAMES = Page((), False)
+WHOLE = 1 << 30
 
 
 class Store(Protocol):
@@ -153,6 +156,12 @@ class KeyWorld:
         stats = tuple((name, Stat(len(self._values[key]), self._modified_ms[key])) for name, key in keys)
         return StatPage(stats, page.last, page.more)
 
+    def _stat_keys(self, effect: StatKeys) -> tuple[Stat | None, ...]:
+        return tuple(self._stat_key(StatKey(key)) for key in effect.keys)
+
+    def _stats_below(self, effect: StatsBelow) -> tuple[tuple[tuple[str, Stat], ...], ...]:
+        return tuple(self._list_stats(ListStats(prefix, limit=WHOLE)).entries for prefix in effect.prefixes)
+
     def _create_keys(self, effect: CreateKeys) -> tuple[bool, ...]:
         created = []
         for key, value in effect.entries:
@@ -213,6 +222,8 @@ PERFORMERS: dict[type[Effect[Any]], Callable[[KeyWorld, Any], Any]] = {
     ListKeys: KeyWorld._list_keys,
     ListFolders: KeyWorld._list_folders,
     ListStats: KeyWorld._list_stats,
+    StatKeys: KeyWorld._stat_keys,
+    StatsBelow: KeyWorld._stats_below,
     CreateKeys: KeyWorld._create_keys,
     DeleteKeys: KeyWorld._delete_keys,
     HashKey: KeyWorld._hash_key,

@@ -102,8 +102,8 @@ def no_grace(patch: Patch) -> None:
     """What nobody needs at this moment goes at once."""
     look = examination.examine
 
-    async def examine(digest: Any, suspicions: Any, now_ms: int, _: Any, revisions: Any) -> Any:
-        return await look(digest, suspicions, now_ms, None, revisions)
+    async def examine(digests: Any, suspicions: Any, now_ms: int, _: Any, revisions: Any) -> Any:
+        return await look(digests, suspicions, now_ms, None, revisions)
 
     patch.setattr(collector, "examine", examine)
     patch.setattr(collector._Run, "_is_due", lambda *_: True)
@@ -149,11 +149,14 @@ def references_are_forgotten(patch: Patch) -> None:
 def what_cannot_be_read_is_absent(patch: Patch) -> None:
     """A manifest that the store does not tell about is taken for deleted."""
 
-    async def look(self: Any, namespace: Any, manifest: Any) -> str:
-        try:
-            return "gone" if await StatKey(layout.revision_key(namespace, manifest)) is None else "there"
-        except StorageUnavailable:
-            return "gone"
+    async def look(_: Any, wanted: Any) -> Any:
+        found = {}
+        for revision in wanted:
+            try:
+                found[revision] = "gone" if await StatKey(layout.revision_key(*revision)) is None else "there"
+            except StorageUnavailable:
+                found[revision] = "gone"
+        return found
 
     patch.setattr(examination.Revisions, "look", look)
 

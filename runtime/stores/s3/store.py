@@ -24,7 +24,7 @@ from angos.runtime.stores.s3.bucket import Bucket
 from angos.runtime.stores.s3.carrying_out import carry_out
 from angos.runtime.stores.s3.options import S3Options
 from angos.runtime.stores.s3.remembered_stats import RememberedStats
-from angos.sansio.bucket import listing, plans
+from angos.sansio.bucket import listing, many, plans
 from angos.sansio.bucket.probe import ensure
 from angos.sansio.effects import (
     CopyKey,
@@ -49,7 +49,9 @@ from angos.sansio.effects import (
     Staged,
     Stat,
     StatKey,
+    StatKeys,
     StatPage,
+    StatsBelow,
     StorageCorrupt,
 )
 from angos.sansio.layout import parse_blob_key
@@ -117,6 +119,14 @@ class S3Store:
     async def list_stats(self, effect: ListStats) -> StatPage:
         """`ListStats`."""
         return await carry_out(self._bucket, listing.list_stats(effect, self._bucket.terms))
+
+    async def stat_keys(self, effect: StatKeys) -> tuple[Stat | None, ...]:
+        """`StatKeys`."""
+        return await carry_out(self._bucket, many.stat_keys(effect, self._bucket.terms))
+
+    async def stats_below(self, effect: StatsBelow) -> tuple[tuple[tuple[str, Stat], ...], ...]:
+        """`StatsBelow`."""
+        return await carry_out(self._bucket, many.stats_below(effect, self._bucket.terms))
 
     def open_content(self, key: Key) -> FetchedContent:
         """A value to send, fetched in slices."""

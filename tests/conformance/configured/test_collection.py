@@ -98,7 +98,7 @@ def test_the_command_counts_first_and_then_removes(start: Start) -> None:
         suspicion.unlink()
     age(registry, 7200)
     swept = gc(registry, "--full")
-    assert swept.stdout.startswith("named: 1 blobs; looked at: 2 "), swept.stdout + swept.stderr
+    assert swept.stdout.startswith("named: 1 blobs; looked at: 1 "), swept.stdout + swept.stderr
     age(registry, 7200)
     time.sleep(1.1)  # the name of a suspicion says when it was written
     counted = json.loads(gc(registry, "--dry-run", "--json").stdout)

@@ -20,6 +20,8 @@ from angos.sansio.effects import (
     Prefix,
     ReadKey,
     StatKey,
+    StatKeys,
+    StatsBelow,
 )
 from tests.conformance.contracts.store import StoreUnderTest, fresh_prefix
 
@@ -259,3 +261,31 @@ def test_thousands_of_names_are_paged_in_order(store: StoreUnderTest) -> None:
         names[2000],
         names[2001],
     )
+
+
+@settings(SHARED, max_examples=12)
+@given(
+    names=st.sets(NAMES, max_size=25),
+    folders=st.lists(COMPONENTS, max_size=6),
+    keys=st.lists(NAMES, max_size=8),
+    beginning=st.sampled_from(["a", "a!", "z", "0"]),
+)
+def test_facts_about_many_keys_are_those_about_each(
+    store: StoreUnderTest, names: set[str], folders: list[str], keys: list[str], beginning: str
+) -> None:
+    """In the order in which they were asked for, absent keys and empty folders among them."""
+    prefix = fresh_prefix()
+    present = without_folders(names)
+    if present:
+        create(store, *((prefix + name, b"" if len(name) % 2 else b"v") for name in present))
+    prefixes = (*(Prefix(f"{prefix}{folder}/") for folder in folders), Prefix(prefix + beginning))
+    below = store.do(StatsBelow(prefixes))
+    assert len(below) == len(prefixes)
+    for each, entries in zip(prefixes, below, strict=True):
+        found = [entry for entry in entries if entry[0]]
+        cut = len(each) - len(prefix)
+        wanted = [name[cut:] for name in present if (prefix + name).startswith(each) and prefix + name != each]
+        assert [name for name, _ in found] == wanted
+        assert [stat.size for _, stat in found] == [1 - len(each[len(prefix) :] + name) % 2 for name in wanted]
+    stats = store.do(StatKeys(tuple(Key(prefix + key) for key in keys)))
+    assert [stat and stat.size for stat in stats] == [1 - len(key) % 2 if key in present else None for key in keys]

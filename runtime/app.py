@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import create_task_group
 
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from angos.runtime.server.tls import ServerTls, TlsOptions
     from angos.runtime.upstream.services import UpstreamPerformers, UpstreamServices
     from angos.sansio.access.config import AccessConfig
+
+CLEARING_SECONDS: Final = 60.0
+"""Between two looks for collectors that were killed."""
 
 _log = logging.getLogger("angos.recorder")
 
@@ -190,6 +193,7 @@ class Foundation:
         return (
             Chore(self._prune, self._retention_seconds),
             Chore(self._collect, lambda: self._configuration.collection_interval_seconds),
+            Chore(self._clear_up, lambda: CLEARING_SECONDS),
         )
 
     def _retention_seconds(self) -> float:
@@ -208,6 +212,11 @@ class Foundation:
 
         operation = Operation(collect_now_and_then(self._configuration.registry))
         await do_once(WORK, operation, self._opened, self.observation)
+
+    async def _clear_up(self) -> None:
+        from angos.sansio.collection.collector import CLEARING, let_writers_pass
+
+        await do_once(CLEARING, Operation(let_writers_pass()), self._opened, self.observation)
 
     def _fill_figures(self) -> Iterable[Figure]:
         running = 0 if self._upstreams is None else self._upstreams.fills_running

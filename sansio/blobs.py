@@ -10,9 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from angos.sansio import layout
-from angos.sansio.collection.presence import keep_suspected, suspect, suspicions, until_unmarked
+from angos.sansio.collection.presence import (
+    in_time,
+    keep,
+    keep_suspected,
+    suspect_and_remove,
+    suspicions,
+    until_unmarked,
+)
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import CreateKeys, DeleteKeys, ListKeys, Part, Prefix, PromoteParts, Stat, StatKey
+from angos.sansio.effects import CreateKeys, DeleteKeys, Key, ListKeys, Part, Prefix, PromoteParts, Stat, StatKey
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.byte_range import Slice, parse_range
 from angos.sansio.http.conditional import entity_tag, is_unmodified, range_applies
@@ -123,7 +130,9 @@ def _multipart(digest: Digest, slices: tuple[Slice, ...], size: int, headers: tu
     return Response(206, (("Content-Type", f"multipart/byteranges; boundary={boundary}"), *headers), body)
 
 
-async def make_blob(namespace: Namespace, digest: Digest, upload: Prefix, parts: tuple[Part, ...]) -> bool:
+async def make_blob(
+    namespace: Namespace, digest: Digest, upload: Prefix, parts: tuple[Part, ...], grace_seconds: float
+) -> bool:
     """Turn parts of an upload, whose bytes have this digest, into a blob of the namespace. The parts stay.
 
     Reply: False when one of them is missing: then nobody has been promised anything.
@@ -131,6 +140,10 @@ async def make_blob(namespace: Namespace, digest: Digest, upload: Prefix, parts:
     # Bytes before names: a crash between the two leaves bytes that nobody can read.
     if not await PromoteParts(upload, parts, layout.blob_key(digest)):
         return False
+    return await in_time(lambda: _own(namespace, digest, upload, parts), grace_seconds, undone=False)
+
+
+async def _own(namespace: Namespace, digest: Digest, upload: Prefix, parts: tuple[Part, ...]) -> bool:
     owner = (layout.owner_key(digest, namespace), b"")
     created, *_ = await CreateKeys((owner, *await suspicions((digest,))))
     undisturbed = await until_unmarked((digest,))
@@ -142,7 +155,20 @@ async def make_blob(namespace: Namespace, digest: Digest, upload: Prefix, parts:
     return True
 
 
-async def delete_blob(namespace: Namespace, digest: Digest) -> Response:
+async def claim_blob(namespace: Namespace, digest: Digest, grace_seconds: float) -> bool:
+    """Let the namespace own a blob whose bytes it need not bring. Reply: False when they are not there."""
+    return await in_time(lambda: _claim(namespace, digest, grace_seconds), grace_seconds, undone=False)
+
+
+async def _claim(namespace: Namespace, digest: Digest, grace_seconds: float) -> bool:
+    await keep((digest,), grace_seconds)
+    if await stat_blob(digest) is None:
+        return False
+    await CreateKeys(((layout.owner_key(digest, namespace), b""),))
+    return True
+
+
+async def delete_blob(namespace: Namespace, digest: Digest, config: RegistryConfig) -> Response:
     """end-10: the namespace gives the blob up; the bytes go when nobody owns them any more.
 
     A blob that a manifest of the namespace needs stays: deleting it would break images, and every client that means
@@ -155,13 +181,16 @@ async def delete_blob(namespace: Namespace, digest: Digest) -> Response:
         raise blob_unknown(namespace, digest)
     if (manifest := await _needing(namespace, digest)) is not None:
         raise _needed(namespace, digest, manifest)
-    await suspect((digest,))
-    await DeleteKeys((owner,))
+    await suspect_and_remove((digest,), lambda: _disown(owner), config.collection_grace_seconds)
     # A manifest that was pushed meanwhile found the blob owned, or at least counted on it: give it back.
     if (manifest := await _needing(namespace, digest)) is not None:
         await CreateKeys(((owner, b""),))
         raise _needed(namespace, digest, manifest)
     return Response(202)
+
+
+async def _disown(owner: Key) -> None:
+    await DeleteKeys((owner,))
 
 
 async def _needing(namespace: Namespace, digest: Digest) -> Digest | None:

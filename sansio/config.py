@@ -75,7 +75,7 @@ class RegistryConfig:
     """None: anybody may do anything."""
     collection_grace_seconds: float = 86_400.0
     """How long the collector leaves alone what somebody was about to need, or stopped needing. A push takes less than
-    half of it. The same in all processes that share a store."""
+    a quarter of it, or is repeated. The same in all processes that share a store."""
     upload_expiry_seconds: float = 86_400.0
     """How long an upload may stand still before the collector takes it."""
     update_pull_time: bool = False

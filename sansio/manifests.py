@@ -14,7 +14,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from angos.sansio import layout
-from angos.sansio.collection.presence import is_fresh_at, keep, suspect, suspicions, until_unmarked
+from angos.sansio.blobs import stat_blob
+from angos.sansio.collection.presence import in_time, is_fresh_at, keep, suspect_and_remove, suspicions, until_unmarked
 from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
@@ -185,58 +186,56 @@ async def push_manifest(
     config: RegistryConfig,
     *,
     by: str | None = None,
-    whole: bool = False,
+    whole: bool | None = None,
 ) -> list[Descriptor]:
     """Store a manifest whose bytes have this digest, and let the tags name it. Gives what it needs and is not there;
-    when `whole`, or as the configuration says, that is a reason to refuse."""
+    when it has to be `whole`, None for as the configuration says, that is a reason to refuse."""
+    whole = not config.allow_missing_manifest_references if whole is None else whole
     fixed = frozenset(tag for tag in tags if config.is_immutable(namespace, tag))
     for tag in tags:
         if tag in fixed:
             _check_unchanged(namespace, tag, digest, await resolve_tag(namespace, tag))
-    missing, found = await find_references(namespace, manifest, config.collection_grace_seconds)
-    if missing and (whole or not config.allow_missing_manifest_references):
-        raise RegistryError(
-            400,
-            "MANIFEST_BLOB_UNKNOWN",
-            f"the manifest needs {len(missing)} blobs or manifests that {namespace} does not have; push them first",
-            detail=[{"digest": descriptor.digest} for descriptor in missing],
-        )
-    await store_manifest(namespace, digest, body, manifest, tags, fixed, found, by)
-    return missing
+
+    async def name() -> list[Descriptor]:
+        missing, found = await find_references(namespace, manifest, config.collection_grace_seconds)
+        if missing and whole:
+            raise RegistryError(
+                400,
+                "MANIFEST_BLOB_UNKNOWN",
+                f"the manifest needs {len(missing)} blobs or manifests that {namespace} does not have; push them first",
+                detail=[{"digest": descriptor.digest} for descriptor in missing],
+            )
+        await _name_manifest(namespace, digest, body, manifest, tags, found)
+        return missing
+
+    for _ in range(CROSSINGS_MAX):
+        missing = await in_time(name, config.collection_grace_seconds)
+        await together(_set_tag(namespace, tag, digest, tag in fixed, by) for tag in tags)
+        if manifest.subject is not None:
+            referrer = referrer_descriptor(manifest, digest, len(body))
+            await CreateKeys(((layout.referrer_key(namespace, manifest.subject, digest), referrer),))
+        if await StatKey(layout.revision_key(namespace, digest)) is not None:
+            return missing
+        # A delete crossed this push: the push came later, then.
+    message = f"{digest} is being deleted again and again while it is pushed; push it once more"
+    raise RegistryError(503, "UNAVAILABLE", message, headers={"Retry-After": RETRY_SECONDS})
 
 
-async def store_manifest(
+async def _name_manifest(
     namespace: Namespace,
     digest: Digest,
     body: bytes,
     manifest: Manifest,
-    tags: tuple[Tag, ...] = (),
-    fixed: frozenset[Tag] = frozenset(),
-    found: tuple[tuple[Key, bytes], ...] = (),
-    by: str | None = None,
+    tags: tuple[Tag, ...],
+    found: tuple[tuple[Key, bytes], ...],
 ) -> None:
-    """Write a manifest whose bytes have this digest, and let the tags name it; those in `fixed` are immutable.
-
-    `found` are keys that others wrote and that have to be durable with it, `by` is who pushes.
-    """
+    """Write the manifest and its revision. `found` are keys that others wrote and that have to be durable with it."""
     entries = (*plan_references(namespace, digest, body, manifest, tags), *found)
     created = await CreateKeys((*entries, *await suspicions((digest,))))
     undisturbed = await until_unmarked((digest,))
     if not (all(created) and undisturbed):
         await CreateKeys(entries)  # a collector may have been at what was there before
-    revision = (layout.revision_key(namespace, digest), revision_record(manifest, await ReadClock()))
-    await CreateKeys((revision,))
-    for _ in range(CROSSINGS_MAX):
-        await together(_set_tag(namespace, tag, digest, tag in fixed, by) for tag in tags)
-        if manifest.subject is not None:
-            referrer = referrer_descriptor(manifest, digest, len(body))
-            await CreateKeys(((layout.referrer_key(namespace, manifest.subject, digest), referrer),))
-        if await StatKey(revision[0]) is not None:
-            break
-        await CreateKeys((revision,))  # a delete crossed this push: the push came later, then
-    else:
-        message = f"{digest} is being deleted again and again while it is pushed; push it once more"
-        raise RegistryError(503, "UNAVAILABLE", message, headers={"Retry-After": RETRY_SECONDS})
+    await CreateKeys(((layout.revision_key(namespace, digest), revision_record(manifest, await ReadClock())),))
 
 
 async def _set_tag(namespace: Namespace, tag: Tag, digest: Digest, immutable: bool, by: str | None) -> None:
@@ -324,7 +323,8 @@ async def _owned_since(namespace: Namespace, digest: Digest) -> int | None:
 
 
 async def _shown_by(namespace: Namespace, digest: Digest | None, owned: frozenset[Digest]) -> tuple[Key, bytes] | None:
-    if digest is None:
+    # Names do not prove that bytes are there: a push that came too late for the collector may have written them.
+    if digest is None or await stat_blob(digest) is None:
         return None
     owner = layout.owner_key(digest, namespace)
     if digest in owned or await StatKey(owner) is not None:
@@ -359,17 +359,22 @@ def revision_record(manifest: Manifest, now_ms: int) -> bytes:
 # --- deleting ---------------------------------------------------------------------------------------------------------
 
 
-async def delete_manifest(namespace: Namespace, digest: Digest, by: str | None = None) -> Response:
+async def delete_manifest(
+    namespace: Namespace, digest: Digest, config: RegistryConfig, by: str | None = None
+) -> Response:
     """end-9 with a digest: the manifest goes, with every tag that names it and its place among referrers."""
     media_type = await read_media_type(namespace, digest)
     if media_type is None:
         raise manifest_unknown(namespace, digest)
     manifest = await _stored_manifest(namespace, digest)
     subject = manifest.subject if manifest is not None else None
-    await suspect((digest, *_children(manifest)))
-    await _unname(namespace, digest, subject, by, media_type)
-    await DeleteKeys((layout.revision_key(namespace, digest),))
-    await _unname(namespace, digest, subject, by, media_type)
+
+    async def remove() -> None:
+        await _unname(namespace, digest, subject, by, media_type)
+        await DeleteKeys((layout.revision_key(namespace, digest),))
+        await _unname(namespace, digest, subject, by, media_type)
+
+    await suspect_and_remove((digest, *_children(manifest)), remove, config.collection_grace_seconds)
     return Response(202)
 
 

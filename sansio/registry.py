@@ -134,11 +134,11 @@ async def _answer(request: Request, path: str, endpoint: Endpoint, query: Query,
         case "PUT", ManifestOf(namespace, reference):
             return await put_manifest(namespace, reference, request, query, config, _name_of(caller))
         case "DELETE", ManifestOf(namespace, Digest() as digest):
-            return await delete_manifest(namespace, digest, _name_of(caller))
+            return await delete_manifest(namespace, digest, config, _name_of(caller))
         case "DELETE", ManifestOf(namespace, Tag() as tag):
             return await delete_tag(namespace, tag, _name_of(caller))
         case "DELETE", Blob(namespace, digest):
-            return await delete_blob(namespace, digest)
+            return await delete_blob(namespace, digest, config)
         case "GET", Tags(namespace):
             return await list_tags(namespace, query, config)
         case "GET", Referrers(namespace, subject):

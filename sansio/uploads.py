@@ -15,8 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from angos.sansio import layout
-from angos.sansio.blobs import blob_is_readable, blob_location, make_blob, stat_blob
-from angos.sansio.collection.presence import keep, keep_suspected
+from angos.sansio.blobs import blob_is_readable, blob_location, claim_blob, make_blob, stat_blob
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
     BodyTooLarge,
@@ -104,7 +103,7 @@ async def _push_whole_blob(namespace: Namespace, digest: Digest, request: Reques
     session = UploadSession(layout.upload_prefix(namespace, upload_id), 0, digest.algorithm, (), None)
     staged = await _stage(session.prefix, upload_id, request, session.hashes, config.blob_size_max)
     if staged.whole and staged.hashes[0].hex == digest.hex:
-        await _promote(namespace, upload_id, session, (staged.part,), digest)
+        await _promote(namespace, upload_id, session, (staged.part,), digest, config)
         return _blob_created(namespace, digest)
     await _discard(session.prefix)
     if not staged.whole:
@@ -134,11 +133,7 @@ async def _mount_blob(
                 break
         else:
             return False
-    await keep((digest,), config.collection_grace_seconds)
-    if await stat_blob(digest) is None:
-        return False
-    await CreateKeys(((layout.owner_key(digest, namespace), b""),))
-    return True
+    return await claim_blob(namespace, digest, config.collection_grace_seconds)
 
 
 async def _owners(digest: Digest) -> list[Namespace]:
@@ -198,7 +193,7 @@ async def finish_upload(
             session = await _load(namespace, upload_id)
             await _check_order(namespace, upload_id, session, content_range)
             parts = await _take_last_bytes(namespace, upload_id, session, request, content_range, digest, config)
-            await _promote(namespace, upload_id, session, parts, digest)
+            await _promote(namespace, upload_id, session, parts, digest, config)
     except RegistryError as error:
         if error.code != "BLOB_UPLOAD_UNKNOWN":
             raise
@@ -207,10 +202,10 @@ async def finish_upload(
         return _blob_created(namespace, digest)
     # A client whose answer was lost asks again, and one that is in doubt may ask twice at once. Whoever comes second
     # finds the upload gone and the blob in place, so the answer is the same. Creating the owner key again syncs it.
-    await keep_suspected(digest, config.collection_grace_seconds)
-    if await StatKey(layout.owner_key(digest, namespace)) is None or await stat_blob(digest) is None:
+    if await StatKey(layout.owner_key(digest, namespace)) is None or not await claim_blob(
+        namespace, digest, config.collection_grace_seconds
+    ):
         raise unknown
-    await CreateKeys(((layout.owner_key(digest, namespace), b""),))
     return _blob_created(namespace, digest)
 
 
@@ -310,10 +305,15 @@ async def _commit(namespace: Namespace, upload_id: str, session: UploadSession, 
 
 
 async def _promote(
-    namespace: Namespace, upload_id: str, session: UploadSession, parts: tuple[Part, ...], digest: Digest
+    namespace: Namespace,
+    upload_id: str,
+    session: UploadSession,
+    parts: tuple[Part, ...],
+    digest: Digest,
+    config: RegistryConfig,
 ) -> None:
     """Turn the parts of an upload into a blob of the namespace, and forget the upload."""
-    is_there = await make_blob(namespace, digest, session.prefix, parts)
+    is_there = await make_blob(namespace, digest, session.prefix, parts, config.collection_grace_seconds)
     await _discard(session.prefix)
     if not is_there:  # another request finished or cancelled it, or a crash took parts that were never promised
         raise _upload_unknown(upload_id)

@@ -58,13 +58,18 @@ class Scenario:
     writes."""
     aged: bool = False
     """Days pass between what was done before and what clients do: the collector may look at it all."""
+    grace_seconds: float = 86_400.0
+    """`RegistryConfig.collection_grace_seconds`."""
     access: Literal["open", "private"] = "open"
     """Private: with the people, policies and services of `angos.simulator.world.people`."""
 
     @property
     def registry_config(self) -> RegistryConfig:
         """What the operations are given."""
-        return _config(self.allow_missing, self.immutable_tags, self.redirects, self.access, self.records_pulls)
+        return replace(
+            _config(self.allow_missing, self.immutable_tags, self.redirects, self.access, self.records_pulls),
+            collection_grace_seconds=self.grace_seconds,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For a trace."""

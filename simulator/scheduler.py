@@ -88,6 +88,8 @@ class Scheduler(Turns):
         self._fine = scenario.granularity == "fine" and scenario.store != "bucket"
         self._bucket = scenario.store != "disk"
         self._in_requests = self.world.s3 is not None
+        self._aged_ms = self.world.clock.now_ms
+        self._promise_ms = scenario.grace_seconds * 250
 
     @abstractmethod
     def _pick_fault(self, task: Task, effect: Effect[Any]) -> str:
@@ -100,6 +102,12 @@ class Scheduler(Turns):
     @abstractmethod
     def _ask(self, task: Task, effect: Effect[Any]) -> None:
         """Go on with an effect that is carried out in requests to a bucket."""
+
+    def _pass_time(self) -> None:
+        super()._pass_time()
+        if self.world.clock.now_ms - self._aged_ms >= self._promise_ms:
+            self._aged_ms = self.world.clock.now_ms
+            self.invariants.aged(self.steps)
 
     @abstractmethod
     def _end_processes(self, task: Task, fault: str) -> None:

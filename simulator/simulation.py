@@ -134,15 +134,16 @@ class Simulation(Asking):
             self.invariants.bucket_at_rest(self.world.s3.bucket.uploads, self.scenario.quirks, faulty=faulty)
 
     def _let_days_pass(self) -> None:
-        longest = max(self._config.collection_grace_seconds, self._config.tag_history_seconds)
+        config = self._config
+        longest = max(config.collection_grace_seconds, config.tag_history_seconds, config.upload_expiry_seconds)
         self.world.clock.now_ms += 2 * int(longest * 1000)
-        self.invariants.aged()
+        self.invariants.aged(self.steps, in_peace=True)
 
     def _collect_everything(self) -> None:
         """With time enough and in peace, the collector finds all that nobody needs: whatever was started has ended or
         never will. After faults it has to be told to look at everything, as a crash may leave bytes that nobody named.
         """
-        if self.fired or "crash" in self.scenario.faults:
+        if set(self.fired) - {"stall"} or "crash" in self.scenario.faults:
             self.calls([SWEEP], "sweep")
         for _ in range(DEPTH):
             self._let_days_pass()

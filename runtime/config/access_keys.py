@@ -114,7 +114,7 @@ GLOBAL = Section(
         "gc_grace_secs": Key(
             SECONDS,
             "seconds during which the [collector](../how-to/get-space-back.md) leaves alone what was pushed, looked at"
-            " or deleted; a push must take less than half of it. The same for all processes that share a store",
+            " or deleted; a push should take less than a quarter of it. The same for all processes that share a store",
             86_400,
         ),
         "gc_interval_secs": Key(

@@ -29,9 +29,10 @@ A writer that relies on something that is there:
 
 If C1 comes before W2, the writer sees the mark, and when it looks (W3) everything that is removed has been removed. If
 not, W1 came before W2, W2 before C1, and C1 before C2: the collector sees the suspicion and leaves the blob alone. From
-W2 on this holds for every later batch too, until the suspicion is a grace period old; the writer is done in half of
-that. A writer that brings the bytes himself creates the suspicion with his owner key, *after* the bytes, and is covered
-by the same argument once he puts the bytes there again if a mark was there (W3). The collector also leaves alone what
+W2 on this holds for every later batch too, until the suspicion is a grace period old; the writer is done in a quarter
+of that, or begins again at W1 (`angos.sansio.collection.presence.in_time`). A writer that brings the bytes himself
+creates the suspicion with his owner key, *after* the bytes, and is covered by the same argument once he puts the bytes
+there again if a mark was there (W3). The collector also leaves alone what
 has young bytes or names, so nothing depends on whether two keys of one effect appear at the same moment.
 
 Why leases do not matter
@@ -47,8 +48,9 @@ between, or that is taken for dead:
 * A removal whose outcome is unknown is waited for in the same way, before its mark goes.
 
 The collector compares no clocks: ages are differences of modification times in the store, `REMOVAL_SECONDS` is a
-duration. What is assumed: between W1 and its answer a writer takes less than half a grace period; all processes have
-the same grace period configured; clocks differ by less than a quarter of it.
+duration. What is assumed: all processes have the same grace period configured; clocks differ by less than a quarter of
+it. A writer that stands still for longer may leave names of what has gone; so names prove nothing, who relies on bytes
+looks for them.
 
 What a crash leaves
 -------------------
@@ -92,10 +94,14 @@ from angos.sansio.scopes import leased
 from angos.sansio.together import together
 
 WORK = "collection"
+CLEARING = "interrupted collections"
+"""What is done about them."""
 LEASE_SECONDS = 3600.0
 REMOVAL_SECONDS = 60.0
 SETTLED_SECONDS = 90.0
 """After this, no removal that was begun under a permit that is gone can happen any more."""
+SLOW_SECONDS = 60.0
+"""A mark that has been there for so long is of no collector that goes on."""
 BATCH = 1000
 """Blobs under one mark. A writer that needs one of them waits for the whole batch."""
 PAGE = 1000
@@ -162,6 +168,20 @@ async def collect_now_and_then(config: RegistryConfig) -> None:
     done = await collect(config)
     if done.refused and done.refused != BUSY:
         await Tell(Passed(WORK, "the store", done.refused))
+
+
+async def let_writers_pass() -> None:
+    """Clear up behind a collector that was killed, so that nobody waits for it until the next one runs.
+
+    Should it only be slow, it finds its permit gone.
+    """
+    before = await _names(layout.MARKS_PREFIX)
+    if before:
+        await Sleep(SLOW_SECONDS)
+        if set(before) & set(await _names(layout.MARKS_PREFIX)):
+            async with leased(WORK, seconds=LEASE_SECONDS, wait_seconds=0.0) as granted:
+                if granted:
+                    await _take_over_from_others()
 
 
 async def why_not() -> str | None:

@@ -5,19 +5,22 @@ A *suspicion* is an empty key that names a blob, newly made each time. It means 
 one day, and leave it alone until then. The collector only looks at blobs with suspicions, and at none that has one
 younger than the grace period.
 
-* Who takes a name off a blob (deletes a manifest, gives a blob up) calls `suspect` before.
+* Who takes a name off a blob (deletes a manifest, gives a blob up) calls `suspect` before, or does it by
+  `suspect_and_remove`, which does not leave anything behind either when it stands still.
 * Who is about to rely on bytes or names that are there already (mounts, pushes a manifest, answers HEAD) calls `keep`,
   and looks whether they are there after that, not before.
 * Who brings the bytes himself creates `suspicions` together with his names, calls `until_unmarked`, and then looks
   whether it is all there: a collector may have been at it. If something is gone he puts it there again.
 
-In all of these the caller has half a grace period to finish what he does.
+In all of these the caller has a quarter of a grace period to finish what he does. Who writes a name because of what he
+has kept does it `in_time`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from typing import Any, TypeVar
 
 from angos.sansio import layout
 from angos.sansio.compact_json import parse_json
@@ -26,9 +29,12 @@ from angos.sansio.errors import RegistryError
 from angos.sansio.oci.digest import Digest
 from angos.sansio.together import together
 
+T = TypeVar("T")
+
 ID_LENGTH = 8
 WAITS_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 """Between looks at what a collector is removing; a batch of it takes a second or so."""
+ATTEMPTS_MAX = 3
 
 
 async def suspicions(digests: Iterable[Digest]) -> tuple[tuple[Key, bytes], ...]:
@@ -47,8 +53,20 @@ async def suspect(digests: Iterable[Digest]) -> None:
         await CreateKeys(entries)
 
 
+async def suspect_and_remove(
+    digests: Collection[Digest], remove: Callable[[], Coroutine[Any, Any, object]], grace_seconds: float
+) -> None:
+    """Suspect blobs and take names off them; suspect them again if meanwhile a collector may have found them named."""
+    begun_ms = await ReadClock()
+    await suspect(digests)
+    await remove()
+    if not 0 <= await ReadClock() - begun_ms < grace_seconds * 250:
+        await suspect(digests)
+
+
 async def keep(digests: Iterable[Digest], grace_seconds: float) -> None:
-    """From now on, and for half a grace period, the collector takes nothing of these blobs that is there after this.
+    """From now on, and for a quarter of a grace period, the collector takes nothing of these blobs that is there after
+    this.
 
     What was seen of them before may be gone. Fails with a 503 when a collector is at them for too long.
     """
@@ -60,6 +78,24 @@ async def keep(digests: Iterable[Digest], grace_seconds: float) -> None:
     await until_unmarked(named)
 
 
+async def in_time(name: Callable[[], Coroutine[Any, Any, T]], grace_seconds: float, *, undone: T | None = None) -> T:
+    """Keep blobs, and write names because of what is there; again when that took so long that a collector may have
+    removed it meanwhile: a process may stand still for as long as it likes. The last attempt finds its names in place.
+
+    Fails with a 503 when no attempt was in time. `undone` is a reply that needs no names, however late it comes.
+    """
+    for _ in range(ATTEMPTS_MAX):
+        begun_ms = await ReadClock()
+        reply = await name()
+        if reply == undone or 0 <= await ReadClock() - begun_ms < grace_seconds * 250:
+            return reply
+    message = (
+        f"this took longer than a quarter of the {grace_seconds:g} s (gc_grace_secs) for which the collector leaves"
+        " alone what is pushed, and so did doing it again; try again"
+    )
+    raise RegistryError(503, "UNAVAILABLE", message, headers={"Retry-After": "10"})
+
+
 async def keep_suspected(digest: Digest, grace_seconds: float) -> None:
     """As `keep`, for a use that is announced and may never come: a blob that nobody suspects needs no protection,
     because whoever suspects it later leaves it a grace period."""
@@ -69,7 +105,7 @@ async def keep_suspected(digest: Digest, grace_seconds: float) -> None:
 
 
 def is_fresh_at(at_ms: int, now_ms: int, grace_seconds: float) -> bool:
-    """Whether what was written then protects from collection for half a grace period more.
+    """Whether what was written then protects from collection for a quarter of a grace period more.
 
     The two times may be of two clocks, which differ by less than a quarter of a grace period.
     """

@@ -15,10 +15,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from angos.sansio import layout
-from angos.sansio.blobs import answer_with_blob, blob_unknown, get_blob, stat_blob
-from angos.sansio.collection.presence import keep
+from angos.sansio.blobs import answer_with_blob, blob_unknown, claim_blob, get_blob, stat_blob
 from angos.sansio.config import RegistryConfig, RepositoryConfig
-from angos.sansio.effects import CreateKeys, ListKeys, NotePull, ReadCache, StatKey, Tell
+from angos.sansio.effects import ListKeys, NotePull, ReadCache, StatKey, Tell
 from angos.sansio.errors import RegistryError
 from angos.sansio.http.message import FromFill, FromUpstream, Headers, Inline, Request, Response
 from angos.sansio.oci.digest import Digest
@@ -80,10 +79,9 @@ async def _get(
         size = await _look(namespace, digest, repository, None if shared is None else shared.size)
         if request.method == "HEAD":
             return "passed on", answer_with_blob(digest, size, request, config, lambda *_: Inline(b""))
-        await keep((digest,), config.collection_grace_seconds)
-        await CreateKeys(((layout.owner_key(digest, namespace), b""),))
-        with suppress(RegistryError):  # the collector may have been faster
-            return "unchanged", await get_blob(namespace, digest, request, config)
+        if await claim_blob(namespace, digest, config.collection_grace_seconds):
+            with suppress(RegistryError):  # it may be deleted at once
+                return "unchanged", await get_blob(namespace, digest, request, config)
     return await _follow(namespace, digest, request, config, repository)
 
 

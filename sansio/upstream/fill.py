@@ -192,7 +192,8 @@ class _Fill:
                 return FillEnd(502, f"{self._who()} sent something else as {self._digest}: {problem}")
             # Whoever follows has all bytes now, whatever becomes of them here.
             await ReleaseFill(self._name)
-            if not await make_blob(self._namespace, self._digest, upload, tuple(self._parts)):
+            grace_seconds = self._config.collection_grace_seconds
+            if not await make_blob(self._namespace, self._digest, upload, tuple(self._parts), grace_seconds):
                 await self._tell("its parts were removed before they were the blob")
                 return FillEnd(stored=False)
             await self._tell("")

@@ -23,10 +23,9 @@ from angos.sansio.http.message import Inline, Request, Response
 from angos.sansio.http.warning import warnings
 from angos.sansio.manifests import (
     get_manifest,
-    keep_references,
     manifest_headers,
     manifest_unknown,
-    store_manifest,
+    push_manifest,
 )
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import Manifest, parse_manifest
@@ -133,8 +132,7 @@ async def _by_digest(
                 raise manifest_unknown(namespace, digest)
             fetched = found[1]
             try:
-                await keep_references(namespace, fetched.manifest, config.collection_grace_seconds)
-                await store_manifest(namespace, digest, fetched.body, fetched.manifest)
+                await push_manifest(namespace, digest, fetched.body, fetched.manifest, (), config, whole=False)
             except (StorageFull, StorageRefused):
                 return "passed on", _unstored(digest, fetched)
     return "fetched", await get_manifest(namespace, digest, request, config)
@@ -209,10 +207,8 @@ async def _compare(
         await _forget(namespace, tag, local, cache)
         raise manifest_unknown(namespace, tag)
     fetched = found[1]
-    fixed = frozenset((tag,)) if config.is_immutable(namespace, tag) else frozenset()
     try:
-        await keep_references(namespace, fetched.manifest, config.collection_grace_seconds)
-        await store_manifest(namespace, fetched.digest, fetched.body, fetched.manifest, (tag,), fixed)
+        await push_manifest(namespace, fetched.digest, fetched.body, fetched.manifest, (tag,), config, whole=False)
     except (StorageFull, StorageRefused):
         return fetched
     except RegistryError as error:

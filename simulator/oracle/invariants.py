@@ -44,6 +44,11 @@ class Invariants:
         """Digests of which a collector has removed something."""
         self._seen: dict[Register, int] = {}
         """Blobs that somebody was told are there, a short while ago, and when."""
+        self._aged = -1
+        self._slow = False
+        """Somebody has stood still for longer than names protect what they name."""
+        self._pushed: set[tuple[str, str]] = set()
+        """Namespace and manifest of pushes that were acknowledged and not undone."""
         self._promised: set[tuple[str, str, str]] = set()
         """Namespace, manifest, and a blob that was there when it was pushed."""
 
@@ -84,6 +89,8 @@ class Invariants:
             self._used.add(register)
             if intent.kind in ("drop", "drop if"):
                 self._dropped.add(register)
+                if register[0] == "manifest":
+                    self._pushed.discard((register[1], register[2]))
             elif intent.kind == "set" and register[0] == "blob" and "mount=" not in call.target:
                 self._written.add(register[2])
         if call.upload:
@@ -173,6 +180,7 @@ class Invariants:
         if not kept:
             return
         _, namespace, manifest = next(i.register for i in call.intents if i.register[0] == "manifest")
+        self._pushed.add((namespace, manifest))
         missing = " ".join(value for name, value in response.headers if name == "Warning")
         for register in kept:
             if register[2] not in missing:
@@ -185,13 +193,15 @@ class Invariants:
 
     # --- collection ---------------------------------------------------------------------------------------------------
 
-    def aged(self) -> None:
-        """Days have passed. What was announced then and not done since will not be done."""
+    def aged(self, step: int, *, in_peace: bool = False) -> None:
+        """A quarter of a grace period has passed, or more. Nobody relies any more on what he asked for before. When
+        somebody was at work meanwhile, what he writes now may be incomplete until he is answered."""
         self._seen.clear()
+        self._aged, self._slow = step, self._slow or not in_peace
 
     def removing(self, keys: tuple[Key, ...], step: int) -> None:
         """A collector is about to remove these keys."""
-        needed = self._needed()
+        needed = self._needed(acknowledged=self._slow)
         for key in keys:
             digest = _parse_blob_key(key)
             if digest is None:
@@ -210,12 +220,14 @@ class Invariants:
                         raise Violation("promise broken", what)
                     self._history.collected(register, step)
 
-    def _needed(self) -> set[tuple[str, str]]:
-        """Namespaces and digests of what their manifests are made of."""
+    def _needed(self, *, acknowledged: bool = False) -> set[tuple[str, str]]:
+        """Namespaces and digests of what their manifests are made of; only of those whose push was acknowledged."""
         needed = set()
         for name in self._store.names("v2/ns/"):
             record = read_record(name)
             if record is not None and record.kind == "rev":
+                if acknowledged and (str(record.namespace), str(record.digest)) not in self._pushed:
+                    continue
                 needed.add((str(record.namespace), str(record.digest)))
                 body = self._store.get(layout.blob_key(record.digest))
                 needed |= {(str(record.namespace), digest) for digest in named_digests(body or b"{}")}
@@ -268,7 +280,7 @@ class Invariants:
         if answer is not None and answer.status in (200, 201):
             for intent in call.intents:
                 announced = intent.kind == "set" or (intent.kind == "read" and call.method == "HEAD")
-                if intent.register[0] == "blob" and announced:
+                if intent.register[0] == "blob" and announced and called > self._aged:
                     self._seen.setdefault(intent.register, returned)
 
     # --- the end ------------------------------------------------------------------------------------------------------

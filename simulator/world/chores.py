@@ -27,5 +27,6 @@ async def _quietly(name: str, config: RegistryConfig) -> None:
 # Looked up when they are needed, so that a test can break them.
 CHORES: dict[str, Callable[[RegistryConfig], Coroutine[Any, Any, Any]]] = {
     "collect": lambda config: collector.collect(config),
+    "clear up": lambda _: collector.let_writers_pass(),
     "sweep": lambda config: sweep.suspect_needless(config),
 }

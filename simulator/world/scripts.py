@@ -28,6 +28,7 @@ from angos.simulator.world.pushing import (
 )
 
 COLLECT = Call("", "collect", chore="collect")
+CLEAR_UP = Call("", "clear up", chore="clear up")
 SWEEP = Call("", "sweep", chore="sweep")
 WRITE_PULLS = Call("", "write pulls", chore="write_pulls", elsewhere=True)
 """Of the next replica each time."""
@@ -104,6 +105,11 @@ def write_pulls(act: Act, shared: Shared) -> Script:
     yield WRITE_PULLS
 
 
+def clear_up(act: Act, shared: Shared) -> Script:
+    """Let those pass who wait for a collector that was killed."""
+    yield CLEAR_UP
+
+
 def _pages(path: str, field_name: str, shared: Shared) -> Script:
     listing = Listing(path, [])
     shared.listings.append(listing)
@@ -141,5 +147,6 @@ SCRIPTS: dict[str, Callable[[Act, Shared], Script]] = {
         delete_blob,
         collect,
         write_pulls,
+        clear_up,
     )
 }

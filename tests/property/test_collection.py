@@ -11,11 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angos.sansio import layout
-from angos.sansio.collection.collector import Collected, collect
+from angos.sansio.collection.collector import REMOVAL_SECONDS, Collected, collect, let_writers_pass
 from angos.sansio.collection.expiry import discard_expired
+from angos.sansio.collection.presence import mark_value
 from angos.sansio.collection.sweep import suspect_needless
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import CreateKeys, DeleteKeys, Effect, Key, ListStats, Stat, StatKey, StorageUnavailable
+from angos.sansio.effects import (
+    CreateKeys,
+    DeleteKeys,
+    Effect,
+    Key,
+    ListStats,
+    Sleep,
+    Stat,
+    StatKey,
+    StorageUnavailable,
+)
 from angos.sansio.history import restore_tag
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
@@ -288,3 +299,21 @@ def test_a_run_costs_what_has_changed_and_not_what_is_stored(stored: int) -> Non
     registry.effects.clear()
     assert _collect(registry).blobs == 3
     assert len(registry.effects) <= 60
+
+
+def test_pushes_that_wait_for_a_collector_that_was_killed_are_let_pass_without_another_run() -> None:
+    """Once it was certain that nothing of it would still happen; one that goes on is left alone."""
+    registry = _registry()
+    mark = layout.mark_key("00000000-0000-4000-8000-000000000000")
+    permit = layout.permit_key("00000000-0000-4000-8000-000000000001")
+    registry.run(Operation(_create((mark, mark_value((blob(0).digest,))), (permit, b"{}"))))
+    assert registry.send("POST", f"/v2/b/blobs/uploads/?digest={blob(0).digest}", body=blob(0).content).status == 503
+    registry.run(Operation(let_writers_pass()))
+    assert not registry.world.store.names("v2/collector/")
+    waited = [effect.seconds for effect in registry.effects if isinstance(effect, Sleep)]
+    assert waited[-1] > REMOVAL_SECONDS
+    assert registry.send("POST", f"/v2/b/blobs/uploads/?digest={blob(0).digest}", body=blob(0).content).status == 201
+
+
+async def _create(*entries: tuple[Key, bytes]) -> None:
+    await CreateKeys(entries)

@@ -47,6 +47,22 @@ def again(number: int) -> Seed:
     return Seed(number, scenario, 0.03, 3 if number % 5 else None)
 
 
+def slowly(number: int) -> Seed:
+    """What was deleted days ago is needed again, by somebody who stands still for longer than that protects it."""
+    before = (Act("push_image", item=0), Act("push_blob", namespace=1), Act("delete_manifest", item=0))
+    pushes = (Act("put_manifest", item=0), Act("mount_blob", namespace=1, other=0, item=1), Act("push_image", item=0))
+    scenario = Scenario(
+        clients=((Act("collect"),), (pushes[number % 3],)),
+        before=before,
+        aged=True,
+        faults=("stall",),
+        faults_max=2,
+        grace_seconds=1800.0,
+        replicas=2,
+    )
+    return Seed(number, scenario, 0.1, 3 if number % 2 else None)
+
+
 async def _true(*_: Any, **__: Any) -> bool:
     return True
 
@@ -95,7 +111,7 @@ def mounts_keep_nothing(patch: Patch) -> None:
     async def keep(*_: Any) -> None:
         return None
 
-    patch.setattr(uploads, "keep", keep)
+    patch.setattr(blobs, "keep", keep)
 
 
 def no_grace(patch: Patch) -> None:
@@ -116,7 +132,7 @@ def no_mark(patch: Patch) -> None:
 
 def revision_before_references(patch: Patch) -> None:
     """A push names its manifest first, and why its blobs must not be collected after that."""
-    store = manifests.store_manifest
+    store = manifests._name_manifest
 
     async def reordered(namespace: Any, digest: Any, body: bytes, manifest: Any, *rest: Any) -> None:
         bytes_ = (layout.blob_key(digest), body)
@@ -125,7 +141,7 @@ def revision_before_references(patch: Patch) -> None:
         await CreateKeys(((layout.revision_key(namespace, digest), record),))
         await store(namespace, digest, body, manifest, *rest)
 
-    patch.setattr(manifests, "store_manifest", reordered)
+    patch.setattr(manifests, "_name_manifest", reordered)
 
 
 def permits_are_not_looked_at(patch: Patch) -> None:
@@ -144,6 +160,25 @@ def references_are_forgotten(patch: Patch) -> None:
         return CreateKeys(tuple(entry for entry in entries if "!r/" not in entry[0]))
 
     patch.setattr(manifests, "CreateKeys", reordered)
+
+
+def late_names_count(patch: Patch) -> None:
+    """A writer that stood still goes on where it was."""
+
+    async def in_time(name: Any, *_: Any, **__: Any) -> Any:
+        return await name()
+
+    for module in (blobs, manifests):
+        patch.setattr(module, "in_time", in_time)
+
+
+def names_prove_bytes(patch: Patch) -> None:
+    """A push of a manifest takes what has a name for what is there."""
+
+    async def stat_blob(_: Any) -> Stat:
+        return Stat(1, 0)
+
+    patch.setattr(manifests, "stat_blob", stat_blob)
 
 
 def what_cannot_be_read_is_absent(patch: Patch) -> None:
@@ -171,6 +206,8 @@ BUGS: dict[Callable[[Patch], None], tuple[Drawer, int]] = {
     revision_before_references: (anything, 500),
     references_are_forgotten: (anything, 100),
     what_cannot_be_read_is_absent: (anything, 2000),
+    late_names_count: (slowly, 1000),
+    names_prove_bytes: (slowly, 1000),
 }
 
 
@@ -187,7 +224,7 @@ def test_a_planted_bug_of_the_collector_is_found_within_its_budget(
 
 def test_the_collector_without_bugs_keeps_every_promise() -> None:
     """The floor: faults fired and tasks overlapped, so that finding nothing means something."""
-    for drawer, seeds in ((anything, 300), (again, 200)):
+    for drawer, seeds in ((anything, 300), (again, 200), (slowly, 600)):
         tally = search(0, seeds, draw_seed=drawer)
         assert not tally.found, tally.found[0].sentence
         assert not tally.shortcomings()
@@ -210,11 +247,11 @@ def test_a_rare_bug_of_a_writer_is_found_among_all_schedules(bug: Callable[[Patc
     assert seen.violations, f"not found in {seen.runs} runs"
 
 
-def _a_collector_that_stands_still() -> Exhausted:
-    """One stops at any of its effects for as long as it takes; another one takes over, and what they removed is pushed
-    again."""
+def _a_collector_that_stands_still(successor: str) -> Exhausted:
+    """One stops at any of its effects for as long as it takes; another one takes over, or a server clears up behind it,
+    and what was removed is pushed again."""
     scenario = Scenario(
-        clients=((Act("collect"),), (Act("collect"), Act("push_blob"))),
+        clients=((Act("collect"),), (Act(successor), Act("push_blob"))),
         before=(Act("push_blob"),),
         aged=True,
         leases_granted=True,
@@ -225,15 +262,22 @@ def _a_collector_that_stands_still() -> Exhausted:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("REMOVAL_SECONDS", 1e9), ("SETTLED_SECONDS", 0.0), ("REMOVAL_SECONDS", None)]
+    ("successor", "name", "value"),
+    [
+        ("collect", "REMOVAL_SECONDS", 1e9),
+        ("collect", "SETTLED_SECONDS", 0.0),
+        ("collect", "REMOVAL_SECONDS", None),
+        ("clear_up", "REMOVAL_SECONDS", 1e9),
+        ("clear_up", "REMOVAL_SECONDS", None),
+    ],
 )
 def test_a_collector_that_is_taken_for_dead_removes_nothing_more(
-    name: str, value: float | None, monkeypatch: Patch
+    successor: str, name: str, value: float | None, monkeypatch: Patch
 ) -> None:
     """Removals that may come late, and marks that are not waited for, are found; with neither nothing is."""
     if value is not None:
         monkeypatch.setattr(collector, name, value)
-    seen = _a_collector_that_stands_still()
+    seen = _a_collector_that_stands_still(successor)
     assert seen.fired["stall"] > 50
     if value is not None:
         assert seen.violations, f"not found in {seen.runs} runs"

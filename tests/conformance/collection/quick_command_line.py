@@ -14,5 +14,5 @@ from angos.sansio.collection import collector
 
 if __name__ == "__main__":
     vars(disk)["EMPTY_SECONDS"] = 0.25
-    collector.REMOVAL_SECONDS, collector.SETTLED_SECONDS = 0.5, 1.0
+    collector.REMOVAL_SECONDS, collector.SETTLED_SECONDS = 0.5, 2.0
     sys.exit(main())

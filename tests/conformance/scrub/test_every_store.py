@@ -19,8 +19,9 @@ from angos.runtime.stores.directory import DirectoryStore
 from angos.runtime.stores.s3.options import S3Options
 from angos.runtime.stores.s3.store import S3Store
 from angos.sansio import layout
+from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import CreateKeys, DeleteKeys, Key, ListKeys, Prefix, ReadKey, StatKey, Tell
-from angos.sansio.manifests import store_manifest
+from angos.sansio.manifests import push_manifest
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import parse_manifest
 from angos.sansio.oci.reference import Namespace, Tag
@@ -63,7 +64,9 @@ async def fill() -> None:
     for content in (LAYER, CONFIG):
         digest = Digest.of(content)
         await CreateKeys(((layout.blob_key(digest), content), (layout.owner_key(digest, NAMESPACE), b"")))
-    await store_manifest(NAMESPACE, Digest.of(MANIFEST), MANIFEST, parse_manifest(MANIFEST, None), (Tag("latest"),))
+    await push_manifest(
+        NAMESPACE, Digest.of(MANIFEST), MANIFEST, parse_manifest(MANIFEST, None), (Tag("latest"),), RegistryConfig()
+    )
 
 
 async def everything() -> dict[str, bytes | None]:

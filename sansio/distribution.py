@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from angos.sansio import layout
+from angos.sansio.collection.collector import take_over_from_others
 from angos.sansio.collection.presence import until_unmarked
 from angos.sansio.compact_json import compact_json, parse_json
 from angos.sansio.effects import (
@@ -41,7 +42,7 @@ from angos.sansio.effects import (
     StorageCorrupt,
     Tell,
 )
-from angos.sansio.errors import Invalid
+from angos.sansio.errors import Invalid, RegistryError
 from angos.sansio.layout import DISTRIBUTION_PREFIX, DistributionLink, TagEvent
 from angos.sansio.manifests import plan_references, revision_record
 from angos.sansio.oci.digest import Digest
@@ -112,7 +113,13 @@ async def _stop_collectors() -> None:
     """Nothing is collected as long as a take-over goes on: blobs are named one after the other, and until then the old
     registry alone needs them. A collector looks for this key after it has made its mark."""
     await CreateKeys(((layout.TAKING_OVER_KEY, b""),))
-    await until_unmarked(None)
+    is_killed = False
+    try:
+        await until_unmarked(None)
+    except RegistryError:  # its mark would stay for ever: no other one begins as long as this key is there
+        is_killed = True
+    if is_killed:
+        await take_over_from_others()
 
 
 @dataclass(slots=True)

@@ -519,6 +519,10 @@ class Together(Effect[tuple[T, ...]], Generic[T]):
 class EffectError(Exception):
     """An effect failed in a way that the core is expected to handle or to pass on."""
 
+    behind = ""
+    """Of a listing of a whole store that fails at one folder: the name behind which it can go on. For those who report
+    what they pass over; a trace does not keep it."""
+
 
 class StorageUnavailable(EffectError):
     """No answer, or an answer that settles nothing: a write may have been applied, may not, or may yet be."""

@@ -12,6 +12,7 @@ Exit codes: 0 done; 1 could not be done, or not all of it; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import sys
 import time
@@ -65,6 +66,7 @@ def run(
     except UnusableRoot as error:
         return refuse([error])
     configure_logging(configuration.observability.log)
+    logging.getLogger("angos.storage").setLevel(logging.CRITICAL)  # what fails is told here, once and for people
     meter = Meter(sys.stderr)
     try:
         result = anyio.run(_drive, configuration, operation, meter)

@@ -37,6 +37,7 @@ from angos.sansio.effects import (
     DeleteKeysWithin,
     DiscardPart,
     DiscardUpload,
+    EffectError,
     HashKey,
     HashParts,
     Key,
@@ -201,11 +202,7 @@ class DirectoryStore:
         """In a worker thread, where it may take its time."""
         if not effect.prefix.endswith("/"):
             return self._list_family(effect)
-        folder = self._disk.full(effect.prefix[:-1])
-        try:
-            return self._listings.page_of_keys(folder, effect.after, effect.limit, None)
-        except OSError as error:
-            raise storage_error(f"listing {effect.prefix}", error) from error
+        return self._page(self._listings.page_of_keys, effect)
 
     def list_folders(self, effect: ListFolders) -> Page | Later[Page]:
         """`ListFolders`."""
@@ -252,9 +249,22 @@ class DirectoryStore:
         try:
             return page_of(folder, effect.after, effect.limit, Patience(ON_LOOP_ENTRIES))
         except TooLong:
-            return _in_thread(f"listing {effect.prefix}", lambda: page_of(folder, effect.after, effect.limit, None))
+            return run_in_thread(self._page, page_of, effect)
         except OSError as error:
-            raise storage_error(f"listing {effect.prefix}", error) from error
+            raise self._unlisted(effect, folder, error) from error
+
+    def _page(self, page_of: Callable[[str, str, int, Patience | None], Page], effect: ListKeys | ListFolders) -> Page:
+        folder = self._disk.full(effect.prefix[:-1])
+        try:
+            return page_of(folder, effect.after, effect.limit, None)
+        except OSError as error:
+            raise self._unlisted(effect, folder, error) from error
+
+    def _unlisted(self, effect: ListKeys | ListFolders, folder: str, error: OSError) -> EffectError:
+        failure = storage_error(f"listing {effect.prefix}", error, root=str(self._disk.root))
+        if isinstance(error.filename, str) and error.filename.startswith(f"{folder}/"):
+            failure.behind = f"{error.filename[len(folder) + 1 :]}0"  # the character after "/"
+        return failure
 
     def open_content(self, key: Key) -> OpenedContent | None:
         """Open a value to send it; None when it is absent. Fails with the errors of `StatKey`."""
@@ -353,7 +363,7 @@ class DirectoryStore:
             return run.run()
         except OSError as error:
             self._forget_if_folders_vanished(error)
-            raise storage_error(doing, error, published=run.published) from error
+            raise storage_error(doing, error, published=run.published, root=str(self._disk.root)) from error
 
     def _forget_if_folders_vanished(self, error: OSError) -> None:
         """Somebody removed folders below our feet. The next request makes them again."""

@@ -45,12 +45,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 
 
-def storage_error(doing: str, error: OSError, *, published: bool = False) -> EffectError:
-    """The failure of an effect for an error of the system. Names no path of this machine.
+def storage_error(doing: str, error: OSError, *, published: bool = False, root: str = "") -> EffectError:
+    """The failure of an effect for an error of the system. Names no path of this machine, but what lies below `root`.
 
     With `published`, names of the effect are already visible: then no refusal is definite any more.
     """
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    path = error.filename2 or error.filename  # of a link, the name that it was to make
+    if root and isinstance(path, str) and path.startswith(f"{root}/") and "/.tmp/" not in path:
+        name = path[len(root) + 1 :]
+        doing = doing if doing.rstrip("/").endswith(name) else f"{doing}: {name}"
     if isinstance(error, FileExistsError):
         reason = "something that is no file is in the way"
     kind: type[EffectError] = StorageUnavailable
@@ -299,7 +303,7 @@ _TAKE: dict[type[Step[Any]], Callable[[Any, Any], Any]] = {
 def _check_is_file(full: str) -> None:
     """Raises `FileExistsError` when something else is in the way, as a folder: to readers the key is absent."""
     if not os.path.isfile(full) and os.path.lexists(full):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), full)
 
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:

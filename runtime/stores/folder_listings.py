@@ -132,11 +132,14 @@ class FolderListings:
             start = bisect_right(listing.files, after) if after else 0
             end = start + limit
             return Page(tuple(listing.files[start:end]), len(listing.files) > end)
-        names = self._walk(folder, listing, after, limit + 1, patience)
-        return Page(tuple(names[:limit]), len(names) > limit)
+        names, more = self._walk(folder, listing, after, limit + 1, patience)
+        return Page(tuple(names[:limit]), more or len(names) > limit)
 
-    def _walk(self, folder: str, listing: Listing, after: str, count: int, patience: Patience | None) -> list[str]:
-        """The first `count` names after `after`, depth first, which is the order of the names."""
+    def _walk(
+        self, folder: str, listing: Listing, after: str, count: int, patience: Patience | None
+    ) -> tuple[list[str], bool]:
+        """The first `count` names after `after`, depth first, which is the order of the names. Fewer, and True, when
+        what comes next cannot be read: only a page that would begin there fails."""
         names: list[str] = []
         entries = listing.merged()
         # Below: a folder in progress is (its name with "/", relative to the top; its entries; the next of them).
@@ -151,9 +154,14 @@ class FolderListings:
                     continue
                 open_folders.append((inside, entries, index))
                 inside += entry
-                entries = self.of(f"{folder}/{inside[:-1]}", patience).merged()
+                try:
+                    entries = self.of(f"{folder}/{inside[:-1]}", patience).merged()
+                except OSError:
+                    if not names:
+                        raise
+                    return names, True
                 index = _start(entries, after[len(inside) :]) if after.startswith(inside) else 0
-        return names
+        return names, False
 
     def page_of_folders(self, folder: str, after: str, limit: int, patience: Patience | None) -> Page:
         """`ListFolders` below this folder. Folders that hold no key any more do not count."""

@@ -151,7 +151,7 @@ async def collect(config: RegistryConfig, *, dry_run: bool = False) -> Collected
             return Collected(0, 0, 0, 0, 0, 0, refused=BUSY)
         run = _Run(config, dry_run=dry_run)
         if not dry_run:
-            await _take_over_from_others()
+            await take_over_from_others()
         if (refusal := await why_not()) is not None:
             return Collected(0, 0, 0, 0, 0, 0, refused=refusal)
         if not dry_run:
@@ -181,7 +181,7 @@ async def let_writers_pass() -> None:
         if set(before) & set(await _names(layout.MARKS_PREFIX)):
             async with leased(WORK, seconds=LEASE_SECONDS, wait_seconds=0.0) as granted:
                 if granted:
-                    await _take_over_from_others()
+                    await take_over_from_others()
 
 
 async def why_not() -> str | None:
@@ -206,7 +206,7 @@ async def _has_foreign_content() -> bool:
     return False
 
 
-async def _take_over_from_others() -> None:
+async def take_over_from_others() -> None:
     """Make sure that no collector before this one goes on, and let writers pass that wait for one."""
     # In this order: whoever made a mark that we see had his permit before, so we see that one too, and take it away.
     marks = [layout.mark_key(name) for name in await _names(layout.MARKS_PREFIX)]

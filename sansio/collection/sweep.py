@@ -15,7 +15,7 @@ from angos.sansio.collection.collector import ASKED_AT_ONCE, GROUP, GROUPS_AT_ON
 from angos.sansio.collection.examination import Examined, Revisions, examine
 from angos.sansio.collection.presence import suspect
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import EffectError, ListKeys, Prefix, ReadClock, StatKeys, Tell
+from angos.sansio.effects import EffectError, ListKeys, Page, Prefix, ReadClock, StatKeys, Tell
 from angos.sansio.oci.digest import Digest
 from angos.sansio.progress import Passed, Progress
 from angos.sansio.together import together
@@ -43,8 +43,11 @@ async def suspect_needless(config: RegistryConfig, *, dry_run: bool = False) -> 
     for prefix in (layout.BLOBS_PREFIX, layout.REFERENCES_PREFIX):
         after, more, last = "", True, None
         while more:
-            page = await ListKeys(prefix, after, PAGE)
-            after, more = page.last, page.more
+            page, behind, problem = await _page(prefix, after)
+            if problem:
+                passed_over += 1
+                await Tell(Passed(WORK, prefix + behind[:-1], problem))
+            after, more = behind, page.more
             digests = [digest for digest in _digests(prefix, page.names) if digest != last]
             last = digests[-1] if digests else last
             if prefix == layout.REFERENCES_PREFIX:
@@ -61,6 +64,17 @@ async def suspect_needless(config: RegistryConfig, *, dry_run: bool = False) -> 
             await Tell(Progress(WORK, "looking at everything", examined, None, (("named", named),)))
     await Tell(Progress(WORK, "", examined, None, (("examined", examined), ("named", named)), ended=True))
     return Swept(examined, named, passed_over)
+
+
+async def _page(prefix: Prefix, after: str) -> tuple[Page, str, str]:
+    """A page, behind what the next one comes, and, when a folder comes next that cannot be read, the reason."""
+    try:
+        page = await ListKeys(prefix, after, PAGE)
+    except EffectError as error:
+        if not error.behind:
+            raise
+        return Page((), more=True), error.behind, str(error)
+    return page, page.last, ""
 
 
 async def _without_bytes(digests: Sequence[Digest]) -> list[Digest]:

@@ -55,7 +55,7 @@ async def scrub(settings: Settings) -> Scrubbed:
     recorded_ms = await ReadClock()
     while place.stage < len(STAGES):
         prefix = STAGES[place.stage]
-        page = await _page(prefix, place.after, settings.page)
+        page = await run.next_page(prefix, place.after)
         names = _not_elsewhere(prefix, page.names)
         await run.look_at(prefix, names, page.full)
         place.after = page.last
@@ -111,6 +111,16 @@ class _Run:
         self._hands = Hands(settings, tally)
         self._settings = settings
         self._tally = tally
+
+    async def next_page(self, prefix: Prefix, after: str) -> _Page:
+        """An empty one when a folder comes next that cannot be read."""
+        try:
+            return await _page(prefix, after, self._settings.page)
+        except EffectError as error:
+            if not error.behind:
+                raise
+            self._hands.note(Key(prefix + error.behind[:-1]), "unreadable", content.unreadable(error))
+            return _Page((), error.behind, more=True)
 
     async def look_at(self, prefix: Prefix, names: Sequence[str], full: frozenset[str]) -> None:
         """One page of names."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from angos.sansio.effects import Effect, ListKeys, ReadKey, StatKey, StorageUnavailable
+from angos.sansio.effects import CreateKeys, Effect, Key, ListKeys, ReadKey, StatKey, StorageUnavailable
 from angos.sansio.layout import blob_key
 from angos.sansio.oci.digest import Digest
 from angos.simulator.world.images import blob, image
@@ -223,3 +223,12 @@ def test_killed_at_any_effect_and_run_again_it_ends_in_the_same_place() -> None:
         store.take()
         assert store.names() == wanted
     raise AssertionError("the import does not end")
+
+
+def test_what_a_killed_collector_leaves_does_not_keep_an_import_from_beginning(old: OldStore) -> None:
+    """It waited for the mark to go, in vain, and forbade collectors, who alone took it away, to run."""
+    mark, permit = "v2/collector/mark/00000000-0000-4000-8000-000000000000", "v2/collector/permit/1"
+    for key in (mark, permit):
+        old.registry.world.store.apply(CreateKeys(((Key(key), b'["sha256:..."]'),)), "somebody killed")
+    assert old.take().tags
+    assert not old.registry.world.store.names("v2/collector/")

@@ -39,10 +39,12 @@ from angos.sansio.effects import (
     StageBody,
     StatKey,
     StorageCorrupt,
+    StorageRefused,
     StorageUnavailable,
 )
 from tests.conformance.contracts.directory import FRESH, PREFIX, UPLOAD, do, files_below
 from tests.conformance.contracts.store import BODY, Sent, perform, services_on
+from tests.conformance.unreadable import NAME, make_unreadable
 
 # --- the folder -------------------------------------------------------------------------------------------------------
 
@@ -345,3 +347,26 @@ def test_an_upload_that_is_half_discarded_has_no_session(root: Path, monkeypatch
         assert store.list_keys(ListKeys(family)) == Page(("chunk.1", "part.x", "part.y"), more=False)
 
     anyio.run(scenario)
+
+
+def test_a_folder_that_cannot_be_read_costs_the_page_that_would_begin_there(tmp_path: Path) -> None:
+    """It cost every listing of a folder above it, and the error did not say which folder it was."""
+    root = tmp_path / "root"
+    for name in ("a/1", "a/2", "c/3"):
+        (root / "v2" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "v2" / name).touch()
+    make_unreadable(root / "v2" / "b")
+    listed = ListKeys(Prefix("v2/"))
+    assert do(root, listed) == Page(("a/1", "a/2"), more=True)
+    with pytest.raises(StorageRefused, match=rf"^listing v2/: v2/b/{NAME}/.*: File name too long$") as failure:
+        do(root, ListKeys(Prefix("v2/"), "a/2"))
+    assert do(root, ListKeys(Prefix("v2/"), failure.value.behind)) == Page(("c/3",), more=False)
+
+
+def test_an_error_says_what_is_in_the_way(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "v2" / "folder").mkdir(parents=True)
+    (root / "v2" / "file").touch()
+    for key, value, told in (("folder", b"", "something .* in the way"), ("file/below", b"x", "Not a directory")):
+        with pytest.raises(StorageUnavailable, match=f"^creating keys: v2/{key}: {told}"):
+            do(root, CreateKeys(((Key(f"v2/{key}"), value),)))

@@ -18,6 +18,7 @@ from angos.runtime.maintenance.scrub import NAMES
 from angos.sansio.scrub.keys import Kind
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import RegistryProcess
+from tests.conformance.unreadable import make_unreadable
 
 
 def scrub(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -137,3 +138,43 @@ def _open_files(pid: int) -> set[str]:
             with contextlib.suppress(FileNotFoundError):
                 found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
     return found
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_does_not_end_the_look_at_everything_else(tmp_path: Path) -> None:
+    """A disk that has lost one folder is when a scrub is needed. It ended there, and so did the collector's."""
+    root = tmp_path / "data"
+    for folder in ("v2/blobs", "v2/ns"):
+        make_unreadable(root / folder / "a")
+        (root / folder / "zzz").touch()
+    done = scrub(root, "--dry-run", "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    found = {finding["key"]: finding["problem"] for finding in json.loads(done.stdout)["findings"]}
+    assert {found.pop("v2/blobs/zzz"), found.pop("v2/ns/zzz")} == {"unknown-key"}
+    assert [key[: len("v2/blobs/a/x")] for key in sorted(found)] == ["v2/blobs/a/x", "v2/ns/a/xxxx"]
+    assert set(found.values()) == {"unreadable"}
+    swept = subprocess.run(
+        [sys.executable, "-m", "angos.runtime", "gc", "--full", "--root", str(root)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert swept.returncode == 1
+    assert swept.stdout.startswith("named: 0 blobs")
+    assert "passed over v2/blobs/a/xxx" in swept.stderr
+
+
+def test_who_reads_may_stop_reading(tmp_path: Path) -> None:
+    """`angos scrub | head` ended in a traceback."""
+    folder = tmp_path / "data" / "v2" / "ns"
+    folder.mkdir(parents=True)
+    for number in range(3000):
+        (folder / f"stray-{number:0200}").touch()
+    command = [sys.executable, "-m", "angos.runtime", "scrub", "--dry-run", "--json", "--root", str(tmp_path / "data")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 1

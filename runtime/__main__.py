@@ -24,7 +24,7 @@ _MAINTENANCE: Final = {
     "check": "check configuration files, and print what they come to",
     "argon": "hash a password for a configuration file",
     "explain": "say what would become of a request, and why",
-    "prune": "delete the tags that no rule of retention keeps",
+    "prune": "delete the tags and the untagged manifests that no rule of retention keeps",
     "gc": "get the space back of what nobody needs",
     "tags": "show what tags named before, and set them back",
     "import": "take over what another registry has stored, where it lies",

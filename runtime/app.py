@@ -204,7 +204,12 @@ class Foundation:
             return
         from angos.sansio.prune import WORK, prune
 
-        await do_once(WORK, Operation(prune(retention, report=False)), self._opened, self.observation)
+        await do_once(
+            WORK,
+            Operation(prune(retention, registry=self._configuration.registry, report=False)),
+            self._opened,
+            self.observation,
+        )
 
     async def _collect(self) -> None:
         # A server that never collects starts without what it does not need.

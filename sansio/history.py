@@ -20,6 +20,7 @@ from itertools import groupby
 from typing import Any
 
 from angos.sansio import layout
+from angos.sansio.collection.presence import keep
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import Key, ListKeys, ReadClock, ReadKey, StatKey
 from angos.sansio.errors import Invalid, RegistryError
@@ -94,6 +95,37 @@ async def _tag_keeps(namespace: Namespace, tag: Tag, manifest: Digest, now_ms: i
         if changes and now_ms - changes[-1].at_ms > window_seconds * 1000:
             return False
     return False
+
+
+async def restorable(
+    namespace: Namespace, manifests: frozenset[Digest], now_ms: int, window_seconds: float
+) -> frozenset[Digest]:
+    """Those of these manifests that some tag of the namespace can be set back to. Costs a listing of all its tags, and
+    a look at the deletions that matter."""
+    events: dict[Tag, set[TagEvent]] = {}
+    for prefix in (layout.tags_prefix(namespace), layout.histories_prefix(namespace)):
+        after, more = "", True
+        while more:
+            page = await ListKeys(prefix, after)
+            after, more = page.last, page.more
+            for name in page.names:
+                folder, _, last = name.partition("/")
+                tag, event = layout.parse_tag_folder(folder), layout.parse_tag_event(last)
+                if tag is not None and event is not None:
+                    events.setdefault(tag, set()).add(event)
+    found = set()
+    for tag, of_tag in events.items():
+        until: TagEvent | None = None
+        for event in sorted(of_tag, key=lambda each: (each.at_ms, each.kind == "set", each.digest), reverse=True):
+            if event.digest in manifests and event.digest not in found:
+                # A deletion is dated by what it deletes; what counts is when it really happened, which is later.
+                known = None if until is None else until.at_ms
+                if until is not None and until.kind == "del" and now_ms - until.at_ms > window_seconds * 1000:
+                    known = time_of(until, await _body(namespace, tag, until))
+                if still_restorable(Change(event, event.at_ms, known), now_ms, window_seconds):
+                    found.add(event.digest)
+            until = event
+    return frozenset(found)
 
 
 async def read_changes(
@@ -172,6 +204,7 @@ async def restore_tag(
     changes, wanted = await _find(namespace, tag, to)
     digest = wanted.event.digest
     newest = changes[0].event
+    await keep((digest,), config.collection_grace_seconds)  # retention may be about to delete it
     body, manifest = await _read(namespace, digest, changes)
     gone = await StatKey(layout.revision_key(namespace, digest)) is None
     if gone:

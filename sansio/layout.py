@@ -196,6 +196,11 @@ def tag_events_prefix(namespace: Namespace, tag: Tag) -> Prefix:
     return Prefix(f"v2/ns/{namespace}!tag/{tag}!/")
 
 
+def histories_prefix(namespace: Namespace) -> Prefix:
+    """One folder for each tag that has a history, as below `tags_prefix`."""
+    return Prefix(f"v2/ns/{namespace}!hist/")
+
+
 def tag_history_prefix(namespace: Namespace, tag: Tag) -> Prefix:
     """Events that no reader has to look at any more, under the same names."""
     return Prefix(f"v2/ns/{namespace}!hist/{tag}!/")
@@ -241,6 +246,18 @@ def parse_tag_event(name: str) -> TagEvent | None:
 def referrers_prefix(namespace: Namespace, subject: Digest) -> Prefix:
     """The manifests of the namespace whose ``subject`` is this digest."""
     return Prefix(f"v2/ns/{namespace}!sub/{_sharded(subject)}/")
+
+
+def subjects_prefix(namespace: Namespace) -> Prefix:
+    """The referrers of all subjects in the namespace."""
+    return Prefix(f"v2/ns/{namespace}!sub/")
+
+
+def parse_subject_name(name: str) -> tuple[Digest, Digest] | None:
+    """Subject and referrer of a name relative to `subjects_prefix`; None for a stray name."""
+    folder, _, last = name.rpartition("/")
+    subject, referrer = _parse_sharded(folder), _parse_dotted(last)
+    return None if subject is None or referrer is None else (subject, referrer)
 
 
 def referrer_name(referrer: Digest) -> str:

@@ -1,8 +1,8 @@
 """Pruning: carry out retention in every repository, or only say what it would come to.
 
-Only tags are deleted, each as the event left it that the verdict was about (`angos.sansio.tags.unset_event`). So a push
-of the tag that comes meanwhile stands, between any two steps of this, and also when this dies at any of them. A
-manifest that no tag names any more can still be pulled by its digest.
+First tags are deleted, each as the event left it that the verdict was about (`angos.sansio.tags.unset_event`). So a
+push of the tag that comes meanwhile stands, between any two steps of this, and also when this dies at any of them. Then
+the manifests that no tag names are judged (`angos.sansio.untagged`) and deleted (`angos.sansio.untagged_removal`).
 
 What could not be read is passed over and kept, and costs nothing but itself. The lease is for politeness: two runs at
 once do what one does.
@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from angos.sansio import layout
-from angos.sansio.effects import EffectError, ListKeys, ReadClock, StatKey, Tell
+from angos.sansio.collection.collector import why_not
+from angos.sansio.config import RegistryConfig
+from angos.sansio.effects import EffectError, Key, ListKeys, ReadClock, StatKey, Tell
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.progress import Passed, Progress, Removed
@@ -24,6 +26,8 @@ from angos.sansio.retention import RetentionConfig, TagFacts, Verdict, judge, na
 from angos.sansio.scopes import leased
 from angos.sansio.tags import newest_events, unset_event
 from angos.sansio.together import together
+from angos.sansio.untagged import Fate, Terms
+from angos.sansio.untagged_removal import prune_untagged
 
 WORK = "retention"
 LEASE_SECONDS = 600.0
@@ -42,31 +46,48 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedManifest:
+    """A manifest without a tag, and what became of it; without deleting, what would."""
+
+    namespace: Namespace
+    fate: Fate
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class Pruned:
     """What a run has come to."""
 
     tags: tuple[Judged, ...] = ()
     """Every tag that was looked at, in the order of names; none when nobody wanted to know."""
+    manifests: tuple[JudgedManifest, ...] = ()
+    """Likewise those without a tag."""
     namespaces: int = 0
-    """In which there was a tag."""
+    """In which there was something to look at."""
     passed: int = 0
-    """Repositories and tags that could not be read or changed."""
+    """Repositories, tags and manifests that could not be read or changed."""
     busy: bool = False
     """Another run is going on, so nothing was done."""
 
 
 async def prune(
-    config: RetentionConfig, wanted: Sequence[str] = (), *, dry_run: bool = False, report: bool = True
+    config: RetentionConfig,
+    wanted: Sequence[str] = (),
+    *,
+    registry: RegistryConfig | None = None,
+    dry_run: bool = False,
+    report: bool = True,
 ) -> Pruned:
     """Delete what the rules let go, in the repositories that are wanted and those below them; in all when none is
-    named. With `dry_run`, nothing is changed. `report`: tell what became of every tag.
+    named. With `dry_run`, nothing is changed. `report`: tell what became of every tag and manifest. Manifests without a
+    tag are left alone unless `registry` says how long the collector waits, and how far back tags can be set.
 
     Fails when the repositories cannot be listed.
     """
     if dry_run:
-        return await _prune(_Run(config, report, dry_run=True), wanted)
+        return await _prune(_Run(config, registry, report, dry_run=True), wanted)
     async with leased(WORK, seconds=LEASE_SECONDS, wait_seconds=0) as alone:
-        return await _prune(_Run(config, report), wanted) if alone else Pruned(busy=True)
+        return await _prune(_Run(config, registry, report), wanted) if alone else Pruned(busy=True)
 
 
 async def _prune(run: _Run, wanted: Sequence[str]) -> Pruned:
@@ -85,14 +106,23 @@ async def _prune(run: _Run, wanted: Sequence[str]) -> Pruned:
 
 
 class _Run:
-    def __init__(self, config: RetentionConfig, report: bool, *, dry_run: bool = False) -> None:
+    def __init__(
+        self, config: RetentionConfig, registry: RegistryConfig | None, report: bool, *, dry_run: bool = False
+    ) -> None:
         self._config = config
+        self._registry = registry
+        self._refusal: str | None = None
+        """Why manifests without a tag are left alone; empty for no reason, None while that is not known."""
         self._report = report
         self._dry_run = dry_run
+        self._suspicions: dict[Key, None] = {}
+        """Made by this run."""
         self._judged: list[Judged] = []
+        self._manifests: list[JudgedManifest] = []
         self._namespaces = 0
         self._passed = 0
         self._counts: Counter[Outcome] = Counter()
+        self._of_manifests: Counter[Outcome] = Counter()
         self.looked_at = 0
 
     def told(self) -> tuple[tuple[str, int], ...]:
@@ -101,14 +131,17 @@ class _Run:
             ("kept", self._counts["kept"]),
             (deleted, self._counts["deleted"]),
             ("pushed_again", self._counts["pushed again"]),
+            ("manifests_kept", self._of_manifests["kept"]),
+            (f"manifests_{deleted}", self._of_manifests["deleted"]),
+            ("manifests_pushed_again", self._of_manifests["pushed again"]),
             ("passed", self._passed),
         )
 
     def result(self) -> Pruned:
-        return Pruned(tuple(self._judged), self._namespaces, self._passed)
+        return Pruned(tuple(self._judged), tuple(self._manifests), self._namespaces, self._passed)
 
     async def visit(self, namespace: Namespace) -> None:
-        """Judge the tags of this repository, and delete those that may go."""
+        """Judge the tags of this repository, and its manifests without one, and delete what may go."""
         facts, problem = await self._look_at_all(namespace)
         if problem:
             # Half of the tags would be ranked wrongly.
@@ -117,7 +150,6 @@ class _Run:
         now_ms = await ReadClock()
         rules, min_age_ms = self._config.rules_for(namespace), int(self._config.min_age_seconds * 1000)
         verdicts = judge(facts, rules, now_ms, min_age_ms=min_age_ms)
-        self._namespaces += bool(facts)
         self.looked_at += len(facts)
         outcomes = await together(self._carry_out(namespace, verdict) for verdict in verdicts if verdict.goes)
         of_going = iter(outcomes)
@@ -126,6 +158,21 @@ class _Run:
             self._counts[outcome] += 1
             if self._report:
                 self._judged.append(Judged(namespace, verdict, outcome))
+        found = len(facts)
+        if self._registry is not None and rules:
+            going = (
+                frozenset(verdict.facts.tag for verdict in verdicts if verdict.goes) if self._dry_run else frozenset()
+            )
+            terms = Terms(
+                rules,
+                now_ms,
+                min_age_ms,
+                self._registry.collection_grace_seconds,
+                self._registry.tag_history_seconds,
+                self._suspicions,
+            )
+            found += await self._visit_untagged(namespace, terms, going)
+        self._namespaces += bool(found)
         await Tell(Progress(WORK, str(namespace), self.looked_at, None, self.told()))
 
     async def _look_at_all(self, namespace: Namespace) -> tuple[list[TagFacts], str]:
@@ -168,6 +215,34 @@ class _Run:
             return "pushed again"
         await Tell(Removed(WORK, f"{namespace}:{tag}", f"named {event.digest}, and no rule keeps it"))
         return "deleted"
+
+    async def _visit_untagged(self, namespace: Namespace, terms: Terms, without: frozenset[Tag]) -> int:
+        """How many there were."""
+        if self._refusal is None:
+            self._refusal = await why_not() or ""
+            if self._refusal:
+                await self._pass("manifests without a tag", self._refusal)
+        if self._refusal:
+            return 0
+        fates: tuple[tuple[Fate, Outcome | None], ...] = ()
+        problems: tuple[str, ...] = ()
+        try:
+            fates, problems = await prune_untagged(namespace, terms, without, dry_run=self._dry_run)
+        except EffectError as error:
+            problems = (str(error),)
+        for problem in problems:
+            await self._pass(f"manifests without a tag of {namespace}", problem)
+        for fate, outcome in fates:
+            what = f"{namespace}@{fate.digest}"
+            if fate.why == "unreadable":
+                await self._pass(what, fate.problem)
+            if outcome == "deleted" and not self._dry_run:
+                await Tell(Removed(WORK, what, "no tag names it, and no rule keeps it"))
+            self._of_manifests[outcome or "kept"] += 1
+            if self._report:
+                self._manifests.append(JudgedManifest(namespace, fate, outcome or "kept"))
+        self.looked_at += len(fates)
+        return len(fates)
 
     async def _pass(self, what: str, problem: str) -> None:
         self._passed += 1

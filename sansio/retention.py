@@ -140,7 +140,9 @@ class TagFacts:
         return self.event.at_ms if self.event is not None and self.event.at_ms >= 0 else None
 
 
-Why = Literal["rule", "rule failed", "young", "undated", "belongs", "unreadable", "no rules", "no rule"]
+Ruled = Literal["rule", "rule failed", "no rule"]
+"""What rules come to."""
+Why = Literal[Ruled, "young", "undated", "belongs", "unreadable", "no rules"]
 """What decided. ``no rule`` is why a tag goes, everything else keeps it."""
 
 
@@ -201,19 +203,27 @@ def _judge(facts: TagFacts, ranking: _Ranking, rules: Sequence[RetentionRule], n
         return Verdict(facts, "undated")
     if now_ms - pushed_ms < min_age_ms:
         return Verdict(facts, "young")
+    why, rule, problem = apply_rules(rules, facts.tag.name, pushed_ms, now_ms, ranking)
+    return Verdict(facts, why, rule, problem)
+
+
+def apply_rules(
+    rules: Sequence[RetentionRule], tag: str | None, pushed_ms: int, now_ms: int, ranking: _Ranking | None = None
+) -> tuple[Ruled, RetentionRule | None, str]:
+    """What rules say about a tag, or about a manifest without one; which of them decided; and how it failed."""
     variables = {
-        "image": {"tag": facts.tag.name, "pushed_at": pushed_ms // 1000},
+        "image": {"tag": tag, "pushed_at": pushed_ms // 1000},
         NOW: now_ms // 1000,
-        RANKING: ranking,
+        RANKING: _Ranking(()) if ranking is None else ranking,
     }
     for rule in rules:
         try:
             value = rule.evaluate(variables)
         except EvaluationError as error:
-            return Verdict(facts, "rule failed", rule, str(error))
+            return "rule failed", rule, str(error)
         if value is True:
-            return Verdict(facts, "rule", rule)
+            return "rule", rule, ""
         if value is not False:
             problem = f"gave a value of type {type(value).__name__} instead of true or false"
-            return Verdict(facts, "rule failed", rule, problem)
-    return Verdict(facts, "no rule")
+            return "rule failed", rule, problem
+    return "no rule", None, ""

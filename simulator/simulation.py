@@ -61,7 +61,7 @@ class Simulation(Asking):
         self._config = scenario.registry_config
         self.troubled = self.littered = bool(scenario.quirks)
         acts = (act for acts in scenario.clients for act in acts)
-        self._collecting = any(act.verb == "collect" for act in acts)
+        self._collecting = any(act.verb in ("collect", "prune") for act in acts)
         self._access = AccessOracle() if self.world.private is not None else None
 
     def run(self) -> Violation | None:

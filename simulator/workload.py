@@ -26,7 +26,7 @@ UPLOADING = (
     "head_blob",
 )
 NAMING = ("push_image", "put_manifest", "delete_manifest", "delete_tag", "pull", "get_manifest", "list_referrers")
-LATER = {"collect", "clear_up", "restore_tag", "write_pulls"}
+LATER = {"collect", "clear_up", "prune", "restore_tag", "write_pulls"}
 """What came later is left out, so that the seeds stay what they were."""
 MIXES: tuple[tuple[str, ...], ...] = (UPLOADING, NAMING, tuple(sorted(set(SCRIPTS) - LATER)))
 
@@ -205,6 +205,46 @@ def draw_pulled(number: int, *, store: StoreKind | None = None, faults: bool = T
         seed.scenario, clients=clients, before=before, access="open", quirks=(), tried_out=True, records_pulls=True
     )
     scenario = replace(scenario, faults=tuple(name for name in scenario.faults if name not in ACCESS_FAULTS))
+    return replace(seed, scenario=scenario)
+
+
+PRUNED = (
+    "push_image",
+    "push_image",
+    "put_manifest",
+    "put_manifest",
+    "restore_tag",
+    "delete_manifest",
+    "delete_tag",
+    "mount_blob",
+    "pull",
+    "get_manifest",
+    "collect",
+)
+
+
+def draw_pruned(number: int, *, store: StoreKind | None = None, faults: bool = True) -> Seed:
+    """The run of this number with pruners at work, among images, indexes and signatures that lost their tags."""
+    random = Random(f"pruned {number}")
+    chance = random.random
+
+    def act(verbs: tuple[str, ...] = PRUNED) -> Act:
+        return Act(
+            verb=random.choice(verbs),
+            namespace=0 if chance() < 0.8 else random.randrange(len(NAMESPACES)),
+            tag=random.choice((-1, -1, 0, 0, 1)),
+            item=random.randrange(4),
+            form=random.choice(FORMS),
+            other=random.randrange(2),
+        )
+
+    seed = draw_collected(number, store=store, faults=faults)
+    pruners = tuple((Act("prune"),) * random.randint(1, 2) for _ in range(random.choice((1, 1, 1, 2))))
+    clients = tuple(tuple(act() for _ in range(random.randint(1, 3))) for _ in range(random.choice((1, 1, 2))))
+    before = [act(("push_image", "push_image", "put_manifest", "delete_tag")) for _ in range(random.randint(1, 4))]
+    if chance() < 0.7:
+        before.append(Act("push_image", tag=-1, item=3))
+    scenario = replace(seed.scenario, clients=pruners + clients, before=tuple(before))
     return replace(seed, scenario=scenario)
 
 

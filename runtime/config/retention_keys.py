@@ -69,8 +69,8 @@ def retention_policy(meaning: str, rule: str, more: Mapping[str, Key] = MappingP
         {
             "rules": Key(
                 list_of(RETENTION_RULE, "rules"),
-                "expressions of CEL over `image`; a tag for which none is true may be deleted. Without any rule, here"
-                " and there, all tags stay",
+                "expressions of CEL over `image`; a tag, or a manifest without one, for which none is true may be"
+                " deleted. Without any rule, here and there, all of them stay",
                 [],
                 example=[rule],
             ),
@@ -80,10 +80,15 @@ def retention_policy(meaning: str, rule: str, more: Mapping[str, Key] = MappingP
 
 
 GLOBAL_RETENTION = retention_policy(
-    "Which tags are kept when `angos prune` or the server deletes tags; see [retention](retention.md).",
+    "Which tags, and manifests without one, are kept when `angos prune` or the server deletes; see"
+    " [retention](retention.md).",
     "now() - image.pushed_at < days(30)",
     {
-        "min_age": Key(SECONDS_OR_ZERO, "seconds since its push during which a tag stays whatever the rules say", 3600),
+        "min_age": Key(
+            SECONDS_OR_ZERO,
+            "seconds since its push during which a tag or a manifest stays whatever the rules say",
+            3600,
+        ),
         "interval": Key(
             SECONDS_OR_ZERO,
             "seconds from the start of a server, or from the end of the last run, until it deletes by itself what"
@@ -94,5 +99,5 @@ GLOBAL_RETENTION = retention_policy(
     },
 )
 REPOSITORY_RETENTION = retention_policy(
-    "Further tags that are kept in this repository, beside those that the global rules keep.", "top_pushed(10)"
+    "What is kept in this repository beside what the global rules keep.", "top_pushed(10)"
 )

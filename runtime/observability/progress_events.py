@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("angos.maintenance")
 
-NO_NEWS: Final = frozenset({"examined", "kept", "postponed"})
+NO_NEWS: Final = frozenset({"examined", "kept", "manifests_kept", "postponed"})
 """Counts that alone are not worth a line at the end."""
 LINE_SECONDS: Final = 30.0
 

@@ -37,13 +37,20 @@ WAITS_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 ATTEMPTS_MAX = 3
 
 
-async def suspicions(digests: Iterable[Digest]) -> tuple[tuple[Key, bytes], ...]:
-    """Entries for a `CreateKeys` of the caller, one for each digest."""
+async def suspicions(digests: Iterable[Digest], *, earlier_seconds: float = 0.0) -> tuple[tuple[Key, bytes], ...]:
+    """Entries for a `CreateKeys` of the caller, one for each digest; dated so much earlier."""
     named = sorted(set(digests))
     if not named:
         return ()
     now_ms, suspect_id = await ReadClock(), (await DrawId())[:ID_LENGTH]
-    return tuple((layout.suspect_key(digest, now_ms, suspect_id), b"") for digest in named)
+    at_ms = max(now_ms - int(earlier_seconds * 1000), 0)
+    return tuple((layout.suspect_key(digest, at_ms, suspect_id), b"") for digest in named)
+
+
+async def stale_suspicions(digests: Iterable[Digest], grace_seconds: float) -> tuple[tuple[Key, bytes], ...]:
+    """The same, of which the collector takes notice as of any, and on which no `keep` of another one relies: so whoever
+    makes them may disregard them himself."""
+    return await suspicions(digests, earlier_seconds=grace_seconds)
 
 
 async def suspect(digests: Iterable[Digest]) -> None:

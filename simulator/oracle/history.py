@@ -115,8 +115,8 @@ class History:
         return [] if refused else events
 
     def collected(self, register: Register, step: int) -> None:
-        """A collector takes away what nobody has needed for long, or perhaps does."""
-        self.registers[register].append(Event("drop", None, step, step, False, COLLECTOR))
+        """A collector or a pruner takes away what nobody has needed for long, or perhaps does."""
+        self.registers.setdefault(register, []).append(Event("drop", None, step, step, False, COLLECTOR))
 
     def power_cut(self, unanswered: list[tuple[Intent, ...]], now: int) -> None:
         """The power is cut while these requests are unanswered.

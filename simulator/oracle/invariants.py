@@ -42,6 +42,8 @@ class Invariants:
         self._used: set[Register] = set()
         self._collected: set[str] = set()
         """Digests of which a collector has removed something."""
+        self._pruned: set[Register] = set()
+        """Manifests that were removed because nothing needed them."""
         self._seen: dict[Register, int] = {}
         """Blobs that somebody was told are there, a short while ago, and when."""
         self._aged = -1
@@ -65,6 +67,7 @@ class Invariants:
                 and store.surviving(claim.needs) is None
                 and store.get(key) is not None
                 and claim.unless not in self._dropped
+                and claim.unless not in self._pruned  # by events of a tag that are history
                 # Bytes of an upload may be collected before they have a name; then they are put there again.
                 and (claim.kind != "name before bytes" or _digest_of(claim.needs) not in self._collected)
             ):
@@ -176,14 +179,20 @@ class Invariants:
 
     def _check_warnings(self, call: Call, response: Response, called: int) -> None:
         """A manifest may be pushed before its blobs; but what somebody was told is there has to be there, and stay."""
-        kept = [intent.register for intent in call.intents if intent.kind == "keep" and intent.register[0] == "blob"]
+        kept = [intent.register for intent in call.intents if intent.kind == "keep"]
         if not kept:
             return
         _, namespace, manifest = next(i.register for i in call.intents if i.register[0] == "manifest")
         self._pushed.add((namespace, manifest))
         missing = " ".join(value for name, value in response.headers if name == "Warning")
         for register in kept:
-            if register[2] not in missing:
+            if register[0] == "manifest":
+                promise = (namespace, manifest, register[2])
+                if register[2] in missing:
+                    self._promised.discard(promise)
+                elif call.method == "PUT":  # a restore does not tell what was missing before
+                    self._promised.add(promise)
+            elif register[2] not in missing:
                 self._promised.add((namespace, manifest, register[2]))
             elif self._seen.get(register, called) < called and register not in self._dropped:
                 what = f"{_name(call)} found {register[2][:19]} missing, which somebody was told is there"
@@ -200,9 +209,12 @@ class Invariants:
         self._aged, self._slow = step, self._slow or not in_peace
 
     def removing(self, keys: tuple[Key, ...], step: int) -> None:
-        """A collector is about to remove these keys."""
+        """A collector or a pruner is about to remove these keys."""
         needed = self._needed(acknowledged=self._slow)
         for key in keys:
+            if (record := read_record(key)) is not None:
+                self._removing_name(key, record, step)
+                continue
             digest = _parse_blob_key(key)
             if digest is None:
                 digest, namespaces = _parse_name(key)
@@ -219,6 +231,28 @@ class Invariants:
                         what = f"{key} is removed, and somebody has just been told that it is there"
                         raise Violation("promise broken", what)
                     self._history.collected(register, step)
+
+    def _removing_name(self, key: Key, record: Record, step: int) -> None:
+        namespace, digest = record.namespace, str(record.digest)
+        if record.kind == "sub":
+            pair = layout.parse_subject_name(key.removeprefix(layout.subjects_prefix(namespace)))
+            assert pair is not None, "it was read before"
+            self._history.collected(("referrer", namespace, str(pair[0]), digest), step)
+            return
+        records = [found for name in self._store.names(f"v2/ns/{namespace}!") if (found := read_record(name))]
+        newest: dict[str, Record] = {}
+        for found in records:
+            if found.kind == "tag":
+                newest[found.tag] = max(newest.get(found.tag, found), found, key=_rank)
+        if any(each.digest == record.digest and each.event and each.event.kind == "set" for each in newest.values()):
+            raise Violation("needed manifest pruned", f"{key} is removed, and a tag names it")
+        for found in records:
+            body = self._store.get(layout.blob_key(found.digest)) if found.kind == "rev" else None
+            if digest in named_digests(body or b"{}"):
+                raise Violation("needed manifest pruned", f"{key} is removed, and {short(found.digest)} names it")
+        self._history.collected(("manifest", namespace, digest), step)
+        self._pruned.add(("manifest", namespace, digest))
+        self._promised = {promise for promise in self._promised if promise[:2] != (namespace, digest)}
 
     def _needed(self, *, acknowledged: bool = False) -> set[tuple[str, str]]:
         """Namespaces and digests of what their manifests are made of; only of those whose push was acknowledged."""
@@ -357,6 +391,13 @@ class Invariants:
                 continue
             if any(self._store.get(key) is None for key in keys_of(register)):
                 what = f"{manifest} of {namespace} lost its blob {short(Digest.parse(digest))}"
+                raise Violation("incomplete image", what)
+        for digest in named_digests(body):
+            child = ("manifest", namespace, digest)
+            if (namespace, str(record.digest), digest) not in self._promised or child in self._dropped:
+                continue
+            if digest not in blob_digests(body) and any(self._store.get(key) is None for key in keys_of(child)):
+                what = f"{manifest} of {namespace} lost its child {short(Digest.parse(digest))}"
                 raise Violation("incomplete image", what)
 
 

@@ -29,6 +29,7 @@ from angos.simulator.world.pushing import (
 
 COLLECT = Call("", "collect", chore="collect")
 CLEAR_UP = Call("", "clear up", chore="clear up")
+PRUNE = Call("", "prune", chore="prune")
 SWEEP = Call("", "sweep", chore="sweep")
 WRITE_PULLS = Call("", "write pulls", chore="write_pulls", elsewhere=True)
 """Of the next replica each time."""
@@ -110,6 +111,11 @@ def clear_up(act: Act, shared: Shared) -> Script:
     yield CLEAR_UP
 
 
+def prune(act: Act, shared: Shared) -> Script:
+    """Delete the manifests that no tag needs."""
+    yield PRUNE
+
+
 def _pages(path: str, field_name: str, shared: Shared) -> Script:
     listing = Listing(path, [])
     shared.listings.append(listing)
@@ -148,5 +154,6 @@ SCRIPTS: dict[str, Callable[[Act, Shared], Script]] = {
         collect,
         write_pulls,
         clear_up,
+        prune,
     )
 }

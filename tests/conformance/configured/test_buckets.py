@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from calendar import timegm
 from pathlib import Path
 from time import strptime
@@ -24,12 +25,15 @@ from angos.sansio.secret import Secret
 from tests.conformance.certificates import Authority
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start, merged, refusal
 from tests.conformance.configured.coverage import changes_with
+from tests.conformance.configured.test_retention import prune
 from tests.conformance.contracts.s3_proxy import S3Proxy, Seen
+from tests.conformance.oci.content import digest_of
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import stored_files
 from tests.conformance.runtime.example_configuration import file_with, written
 from tests.conformance.runtime.reloading import replace_file, wait_for
 from tests.conformance.s3_process import KEYS
+from tests.conformance.server.wire import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.xdist_group("configured-buckets")
 
@@ -276,3 +280,35 @@ def test_a_folder_on_the_command_line_does_not_replace_a_bucket(tmp_path: Path, 
     assert found.returncode == 1
     assert "the blobs are in a bucket; leave out --root or [blob_store.s3]" in found.stderr
     assert not (tmp_path / "data").exists()
+
+
+# --- maintained -------------------------------------------------------------------------------------------------------
+
+
+def test_tags_and_manifests_are_pruned_in_a_bucket(start: Start, proxy: S3Proxy) -> None:
+    """Beside the server; what a bucket says about the age of its objects counts."""
+    policy = {"rules": ['image.tag == "latest"'], "min_age": 0}
+    registry = start(
+        {
+            "blob_store": {"s3": bucket(proxy, key_prefix="pruned")},
+            "metadata_store": {"s3": bucket(proxy, bucket="names", key_prefix="pruned")},
+            "global": {"retention_policy": policy, "gc_grace_secs": 1},
+        }
+    )
+    with registry.client() as client:
+        repository = Repository(client, "a")
+        kept, old = repository.push_image("latest")[0], repository.push_image("v1")[0]
+        shown = prune(registry, "--dry-run")
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert shown.stdout.splitlines()[-1].startswith("1 of 2 tags")
+        assert client.request("GET", "/v2/a/manifests/v1").status == 200
+        pruned = [prune(registry)]
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while client.request("GET", f"/v2/a/manifests/{digest_of(old)}").status == 200:
+            assert time.monotonic() < deadline, pruned
+            pruned.append(prune(registry))
+        assert all((done.returncode, done.stderr) == (0, "") for done in pruned)
+        assert "1 of 2 tags" in pruned[0].stdout
+        assert "1 of 1 manifest without a tag" in pruned[-1].stdout
+        assert client.request("GET", "/v2/a/manifests/v1").status == 404
+        assert client.request("GET", f"/v2/a/manifests/{digest_of(kept)}").status == 200

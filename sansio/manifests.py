@@ -196,7 +196,7 @@ async def push_manifest(
         if tag in fixed:
             _check_unchanged(namespace, tag, digest, await resolve_tag(namespace, tag))
 
-    async def name() -> list[Descriptor]:
+    async def name() -> list[Descriptor] | None:
         missing, found = await find_references(namespace, manifest, config.collection_grace_seconds)
         if missing and whole:
             raise RegistryError(
@@ -206,15 +206,16 @@ async def push_manifest(
                 detail=[{"digest": descriptor.digest} for descriptor in missing],
             )
         await _name_manifest(namespace, digest, body, manifest, tags, found)
-        return missing
-
-    for _ in range(CROSSINGS_MAX):
-        missing = await in_time(name, config.collection_grace_seconds)
+        # In time, too: as long as no tag names it retention may let it go.
         await together(_set_tag(namespace, tag, digest, tag in fixed, by) for tag in tags)
         if manifest.subject is not None:
             referrer = referrer_descriptor(manifest, digest, len(body))
             await CreateKeys(((layout.referrer_key(namespace, manifest.subject, digest), referrer),))
-        if await StatKey(layout.revision_key(namespace, digest)) is not None:
+        return missing if await StatKey(layout.revision_key(namespace, digest)) is not None else None
+
+    for _ in range(CROSSINGS_MAX):
+        missing = await in_time(name, config.collection_grace_seconds)
+        if missing is not None:
             return missing
         # A delete crossed this push: the push came later, then.
     message = f"{digest} is being deleted again and again while it is pushed; push it once more"

@@ -23,8 +23,7 @@ that its child is missing. If not, his suspicion came before his look, that befo
 suspicion, or it is older than a grace period, and he named what he wanted to name in a quarter of one, or begins again
 (`in_time`). What he has written is seen by P2 then: tags and parents are read under the mark. So nothing that was
 acknowledged is lost, whoever dies where. A tag is set by a push alone, so a manifest that has been tagged and untagged
-since the decision has a young suspicion, too; P2 reads the history of tags all the same. One thing is assumed beyond
-that: a push sets its tags within a grace period of its suspicion.
+since the decision has a young suspicion, too; P2 reads the history of tags all the same.
 
 Manifests that keep each other are decided on and removed under one mark, so that none of them stays without the others.
 After a crash some of them may be left, children without their index rather than an index without its children; and a

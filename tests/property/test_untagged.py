@@ -357,6 +357,47 @@ def test_what_a_killed_pruner_left_the_next_one_does(step: int) -> None:
     assert not repository.registry.world.store.names("v2/collector/mark/")
 
 
+def tags_lost_by_a_push_that_stood_still() -> int:
+    """A push stands still for days before it sets its tag, and goes on between two steps of a pruner that has seen its
+    manifest without one: how often it is acknowledged and the manifest gone."""
+
+    def crossing_of() -> tuple[Repository, Crossing]:
+        repository = Repository()
+        body = json.dumps({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}).encode()
+        push = requested(repository.registry, "PUT", "/v2/a/manifests/v1", body, INDEX_TYPE)
+        config = RetentionConfig((TAGGED,), min_age_seconds=0)
+        return repository, Crossing(repository.registry, [push, Operation(prune(config, registry=repository.config))])
+
+    lost = 0
+    for first in range(crossing_of()[1].advance(0)):
+        second, more = 0, True
+        while more:
+            repository, crossing = crossing_of()
+            crossing.advance(0, first)
+            if not repository.registry.world.store.names("v2/ns/a!rev/"):
+                break  # it has named nothing yet
+            repository.let_pass(2)
+            more = crossing.advance(1, second) == second
+            crossing.advance(0)
+            crossing.advance(1)
+            acknowledged = crossing.results[0].status == 201
+            lost += acknowledged and repository.registry.send("GET", "/v2/a/manifests/v1").status != 200
+            second += 1
+    return lost
+
+
+def test_a_push_that_stood_still_keeps_its_tag_or_is_not_acknowledged() -> None:
+    assert tags_lost_by_a_push_that_stood_still() == 0
+
+
+def test_a_push_that_sets_its_tag_in_its_own_time_is_found(monkeypatch: Patch) -> None:
+    async def in_time(name: Callable[[], Any], *_: Any) -> Any:
+        return await name()
+
+    monkeypatch.setattr(manifests, "in_time", in_time)
+    assert tags_lost_by_a_push_that_stood_still()
+
+
 def restored_beside_a_pruner() -> int:
     """A tag is set back to an index that was untagged long ago, with a pruner between any two steps; how often it was
     refused."""

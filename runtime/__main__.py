@@ -1,5 +1,5 @@
-"""The command line: ``angos server``, ``angos check``, ``angos argon``, ``angos explain``,
-``angos prune``, ``angos gc``, ``angos tags``, ``angos scrub``, ``angos import``, ``angos export``, ``angos --version``.
+"""The command line: ``angos server``, ``angos check``, ``angos argon``, ``angos explain``, ``angos prune``,
+``angos evict``, ``angos gc``, ``angos tags``, ``angos scrub``, ``angos import``, ``angos export``, ``angos --version``.
 
 Only what a command needs is imported, when it is needed.
 """
@@ -25,6 +25,7 @@ _MAINTENANCE: Final = {
     "argon": "hash a password for a configuration file",
     "explain": "say what would become of a request, and why",
     "prune": "delete the tags and the untagged manifests that no rule of retention keeps",
+    "evict": "let go of what was not pulled for longest from caches that are larger than they may be",
     "gc": "get the space back of what nobody needs",
     "tags": "show what tags named before, and set them back",
     "import": "take over what another registry has stored, where it lies",

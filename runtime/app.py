@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from angos.runtime.server.tls import ServerTls, TlsOptions
     from angos.runtime.upstream.services import UpstreamPerformers, UpstreamServices
     from angos.sansio.access.config import AccessConfig
+    from angos.sansio.upstream.eviction import Eviction
 
 CLEARING_SECONDS: Final = 60.0
 """Between two looks for collectors that were killed."""
@@ -134,6 +135,8 @@ class Foundation:
         self._access: AccessServices | None = None
         self._upstreams: UpstreamServices | None = None
         self._pulls: PullRecorder | None = None
+        self._evicted: Eviction | None = None
+        """What the last run has come to."""
         self._tasks: TaskGroup | None = None
         """What no request waits for, in a process that serves."""
         self._token_secret = Secret(base64.b64encode(os.urandom(48)).decode())
@@ -192,9 +195,22 @@ class Foundation:
         """What is done now and then, whichever configuration is in force."""
         return (
             Chore(self._prune, self._retention_seconds),
+            Chore(self._evict, self._eviction_seconds),
             Chore(self._collect, lambda: self._configuration.collection_interval_seconds),
             Chore(self._clear_up, lambda: CLEARING_SECONDS),
         )
+
+    def _eviction_seconds(self) -> float:
+        caches = (repository.cache for repository in self._configuration.registry.repositories)
+        limited = any(cache is not None and cache.size_max is not None for cache in caches)
+        return self._configuration.eviction_interval_seconds if limited else 0.0
+
+    async def _evict(self) -> None:
+        from angos.sansio.upstream.eviction import WORK, Memory, evict
+
+        memory = Memory() if self._evicted is None else self._evicted.memory
+        operation = Operation(evict(self._configuration.registry, memory=memory))
+        self._evicted = await do_once(WORK, operation, self._opened, self.observation) or self._evicted
 
     def _retention_seconds(self) -> float:
         return 0.0 if self._configuration.retention is None else self._configuration.retention_seconds

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
@@ -21,6 +21,8 @@ from angos.sansio.operation import Operation
 if TYPE_CHECKING:
     from angos.runtime.observability.observation import Observation
     from angos.runtime.opening import Opened
+
+T = TypeVar("T")
 
 LOOK_SECONDS: Final = 1.0  # how late a changed interval is noticed
 
@@ -82,12 +84,12 @@ class OnlyOne:
             last = anyio.current_time()
 
 
-async def do_once(work: str, operation: Operation[Any], opened: Opened, observation: Observation) -> None:
-    """One run of a chore. What goes wrong is logged and counted: the next run comes by itself."""
+async def do_once(work: str, operation: Operation[T], opened: Opened, observation: Observation) -> T | None:
+    """One run of a chore, and its result. What goes wrong is logged and counted: the next run comes by itself."""
     services = opened.services({Tell: observation.events.tell})
-    outcome = "failed"
+    outcome, done = "failed", None
     try:
-        await drive(operation, RequestPerformer(services, {}))
+        done = await drive(operation, RequestPerformer(services, {}))
         outcome = "done"
     except (EffectError, RegistryError) as error:
         _log.error("%s: given up, to be tried again: %s", work, error)
@@ -95,3 +97,4 @@ async def do_once(work: str, operation: Operation[Any], opened: Opened, observat
         _log.exception("%s: failed", work)
     if observation.metrics is not None:
         observation.metrics.count("angos_maintenance_runs_total", work, outcome)
+    return done

@@ -108,6 +108,12 @@ class RegistryConfig:
         """Whether any repository is a cache of another registry."""
         return any(repository.upstreams for repository in self.repositories)
 
+    def history_seconds(self, namespace: Namespace) -> float:
+        """How long a tag of this namespace can be set back: not at all where content comes from an upstream, which is
+        the one to say what a tag names."""
+        repository = self.repository(namespace) if self.repositories else None
+        return self.tag_history_seconds if repository is None or not repository.upstreams else 0.0
+
     def mirror_of(self, host: str) -> RepositoryConfig | None:
         """The repository that is a mirror of this host."""
         host = host.lower()

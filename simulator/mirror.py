@@ -8,7 +8,6 @@ its owner; at rest there is no lease, no upload and no fill, but for what a repl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from angos.sansio import layout, registry
@@ -53,6 +52,7 @@ from angos.sansio.upstream.effects import (
     WriteSecret,
 )
 from angos.simulator.choices import Choices
+from angos.simulator.mirror_tasks import Fill, Pull, Task
 from angos.simulator.world.bodies import continued
 from angos.simulator.world.clock import Clock
 from angos.simulator.world.leases import Leases
@@ -62,47 +62,6 @@ from angos.simulator.world.upstreams import SimulatedUpstreams
 
 STEPS_MAX = 20_000
 LAPSE_MS = 10_000  # after which the lease of a dead replica is free
-
-
-@dataclass(eq=False)
-class Fill:
-    """A fill, and what its followers have of it."""
-
-    name: str
-    task: Task
-    content: bytes = b""
-    size: int | None = None
-    shown: bool = False
-    released: bool = False
-    end: FillEnd | None = None
-
-
-@dataclass(eq=False)
-class Task:
-    """An operation and the effect that it waits for."""
-
-    replica: str
-    operation: Operation[Any]
-    effect: Effect[Any] | None = None
-    fill: Fill | None = None
-    """The fill that it is."""
-    parent: Task | None = None
-    children: list[Any] = field(default_factory=list)
-    wake_ms: int = 0
-    give_up_ms: int | None = None
-    place: int = 0
-    """Among the children of its parent."""
-
-
-@dataclass(eq=False)
-class Pull:
-    """A request, and its answer."""
-
-    target: str
-    method: str = "GET"
-    replica: int = 0
-    fields: tuple[tuple[str, str], ...] = ()
-    response: Response | None = None
 
 
 class Mirror:
@@ -135,8 +94,12 @@ class Mirror:
         """How long a transfer takes."""
         self.crashed: set[str] = set()
         """Replicas that are gone for good."""
+        self.done: dict[Operation[Any], Any] = {}
+        """What has become of what a server does by itself."""
         self._holders: dict[str, Task] = {}
         self._tasks: list[Task] = []
+        self._answers: dict[int, Pull] = {}
+        self._sent: list[Task] = []  # so that their ids stay theirs
         self._ids = 0
         configured = tuple(each.upstream for each in upstreams.registries.values())
         repository = RepositoryConfig(
@@ -146,17 +109,18 @@ class Mirror:
 
     # --- running ------------------------------------------------------------------------------------------------------
 
-    def run(self, pulls: Sequence[Pull], crash: str = "", crash_at_ms: int = 0) -> None:
+    def run(
+        self, pulls: Sequence[Pull], crash: str = "", crash_at_ms: int = 0, beside: Sequence[Operation[Any]] = ()
+    ) -> None:
         """Let clients pull at once, until all have their answers and everything is at rest. The replica that `crash`
-        names is gone from that time on. Raises `AssertionError` for a property that does not hold."""
-        waiting = {}
-        for pull in pulls:
-            request = Request(pull.method, pull.target, Headers(pull.fields), BodyHandle(0), 0)
-            task = Task(f"replica-{pull.replica}", registry.handle(request, self.config))
-            waiting[id(task)] = pull
-            self._tasks.append(task)
-        self._answers = waiting
-        for _ in range(STEPS_MAX):
+        names is gone from that time on. `beside`: what a server does meanwhile. Raises `AssertionError` for a property
+        that does not hold."""
+        self._answers = {}
+        later = sorted(pulls, key=lambda pull: pull.begins)
+        self._tasks += [Task("replica-0", operation) for operation in beside]
+        for step in range(STEPS_MAX):
+            while later and (later[0].begins <= step or not self._tasks):
+                self._send(later.pop(0))
             if not self._tasks:
                 break
             if crash and self.clock.now_ms >= crash_at_ms:
@@ -167,14 +131,21 @@ class Mirror:
         assert not self._tasks, "the run does not end"
         self._check(pulls)
 
+    def _send(self, pull: Pull) -> None:
+        request = Request(pull.method, pull.target, Headers(pull.fields), BodyHandle(0), 0)
+        task = Task(f"replica-{pull.replica}", registry.handle(request, self.config))
+        self._answers[id(task)] = pull
+        self._tasks.append(task)
+        self._sent.append(task)
+
     def body(self, pull: Pull) -> bytes | None:
         """The body that the client got; None when the connection was cut before its end."""
         assert pull.response is not None
         match pull.response.body:
             case Inline(value):
                 return value
-            case FromKey(key, start, length):
-                return (self.store.get(key) or b"")[start : start + length]
+            case FromKey(_, start, length):
+                return None if pull.content is None else pull.content[start : start + length]
             case FromFill(handle, start, length):
                 fill = self.handles[handle]
                 return fill.content[start : start + length] if fill.released else None
@@ -226,9 +197,14 @@ class Mirror:
             self.places.discard((task.replica, task.fill.name))
         elif task.parent is not None:
             task.parent.children[task.place] = value
-        else:
+        elif (pull := self._answers.get(id(task))) is not None:
             assert isinstance(value, Response), f"a request ended with {value!r}"
-            self._answers[id(task)].response = value
+            pull.response = value
+            if isinstance(value.body, FromKey):
+                pull.content = self.store.get(value.body.key)
+        else:
+            assert not isinstance(value, EffectError), f"what a server does by itself failed: {value}"
+            self.done[task.operation] = value
 
     def _crash(self, replica: str) -> None:
         self.crashed.add(replica)

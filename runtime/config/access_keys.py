@@ -122,6 +122,12 @@ GLOBAL = Section(
             "seconds between two runs of the collector in this server; 0: it does not run there, only as `angos gc`",
             3600,
         ),
+        "eviction_interval_secs": Key(
+            SECONDS_OR_ZERO,
+            "seconds between two looks of this server at how large the caches are that have a `max_size`; 0: it does"
+            " not look, only `angos evict` does",
+            600,
+        ),
         "upload_expiry_secs": Key(
             SECONDS,
             "seconds after which the collector removes an upload that nobody continues",

@@ -74,6 +74,7 @@ def build(table: Table) -> Configuration:
         tuple(warnings_of(values)),
         _upstream_endpoints(values.tables("repository")),
         values.table("global").get("gc_interval_secs", 3600.0),
+        values.table("global").get("eviction_interval_secs", 600.0),
     )
 
 
@@ -157,7 +158,8 @@ def _repository(namespace: str, values: Values) -> RepositoryConfig:
         values.get("immutable_tags_exclusions", ()),
         tuple(_upstream(name, upstream) for name, upstream in _named_upstreams(namespace, values)),
         _cache(values.table("cache")) if values.has("upstream") else None,
-        values.get("namespace"),
+        mirror_of=values.get("namespace"),
+        records_pulls=values.has("upstream") and values.table("cache").has("max_size"),
     )
 
 
@@ -183,7 +185,8 @@ def _token_realms(upstream: Values) -> tuple[str, ...]:
 
 
 def _cache(values: Values) -> CacheConfig:
-    return CacheConfig(**{key.replace("_secs", "_seconds"): value for key, value in values.entries.items()})
+    names = {"max_size": "size_max", "keep_percent": "kept_percent"}
+    return CacheConfig(**{names.get(k, k.replace("_secs", "_seconds")): value for k, value in values.entries.items()})
 
 
 def _access(values: Values) -> AccessConfig | None:

@@ -78,6 +78,8 @@ class Configuration:
     """How the upstreams of all repositories are reached."""
     collection_interval_seconds: float = 3600.0
     """Between two runs of the collector in a server. 0: none."""
+    eviction_interval_seconds: float = 600.0
+    """Between two looks at how large caches of upstreams are. 0: none."""
 
     def named_files(self) -> tuple[Path, ...]:
         """The files that were read because the configuration names them, and whose changes count only when it is

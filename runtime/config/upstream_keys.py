@@ -13,6 +13,7 @@ from angos.runtime.config.kinds import (
     FILE,
     SECONDS,
     SECONDS_OR_ZERO,
+    SIZE,
     SOME_TEXT,
     Flawed,
     Kind,
@@ -163,6 +164,18 @@ CACHE_OF_UPSTREAMS = Section(
         "missing_secs": Key(
             SECONDS_OR_ZERO, "what no upstream has is not asked for again for so long", int(_DEFAULTS.missing_seconds)
         ),
+        "max_size": Key(
+            SIZE,
+            "when the repository holds more, what was not pulled for longest is"
+            " [evicted](../how-to/mirror-docker-hub.md#keep-it-small)",
+            unset="there is no limit",
+            example="200GiB",
+        ),
+        "keep_percent": Key(
+            whole(1, 100),
+            "so much of `max_size` is left after that, so that it does not happen all the time",
+            _DEFAULTS.kept_percent,
+        ),
     },
     "these defaults hold",
 )
@@ -188,6 +201,8 @@ def check_upstreams(repositories: Iterable[Values]) -> Iterator[Problem]:
         hosts.setdefault(host, repository)
         if repository.has("cache") and not repository.has("upstream"):
             yield repository.problem("cache", "counts with [[upstream]] tables only; leave it out")
+        if (cache := repository.table("cache")).has("keep_percent") and not cache.has("max_size"):
+            yield cache.problem("keep_percent", "needs max_size beside it")
         if repository.has("upstream") and "upstream" in repository.entries and not repository.several("upstream"):
             yield repository.problem("upstream", "is an empty list; leave it out, or name a registry")
         for upstream in repository.several("upstream"):

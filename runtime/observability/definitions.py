@@ -148,6 +148,13 @@ _TABLE: Final = (
         ("upstream",),
     ),
     Definition("angos_cache_fills_running", "gauge", "Blobs that are being fetched and stored now."),
+    Definition(
+        "angos_cache_bytes",
+        "gauge",
+        "Bytes that a cache with a limit holds: manifests, and what is stored of their blobs.",
+        ("repository",),
+    ),
+    Definition("angos_cache_manifests", "gauge", "Manifests in a cache with a limit.", ("repository",)),
     Definition("angos_connections_open", "gauge", "Connections now, those in a TLS handshake too."),
     Definition("angos_connections_accepted_total", "counter", "Connections accepted."),
     Definition(

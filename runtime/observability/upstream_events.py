@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, assert_never
 
 from angos.sansio.upstream.events import (
-    BlobsEvicted,
     CacheAnswered,
+    CacheMeasured,
     FillEnded,
     RateLimitSeen,
     UpstreamAsked,
@@ -40,8 +40,8 @@ def tell_upstream_event(event: UpstreamEvent, metrics: Metrics | None) -> None:
                 _log.error("%s: blob %s of %s is not stored: %s", upstream, digest, namespace, problem)
             else:
                 _log.info("%s: blob %s of %s is stored, %d bytes", upstream, digest, namespace, size)
-        case BlobsEvicted(repository, blobs, size):
-            _log.info("%s: %d blobs of %d bytes were given up", repository, blobs, size)
+        case CacheMeasured(repository, size, manifests):
+            _log.debug("%s: %d manifests, %d bytes with their blobs", repository, manifests, size)
         case _:
             assert_never(event)
 
@@ -60,5 +60,6 @@ def _count(event: UpstreamEvent, metrics: Metrics) -> None:
         case FillEnded(upstream, _, _, size, problem):
             metrics.count("angos_cache_fills_total", upstream, "failed" if problem else "stored")
             metrics.count("angos_cache_fill_bytes_total", upstream, amount=size)
-        case BlobsEvicted():
-            pass
+        case CacheMeasured(repository, size, manifests):
+            metrics.set("angos_cache_bytes", repository, value=size)
+            metrics.set("angos_cache_manifests", repository, value=manifests)

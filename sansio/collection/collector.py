@@ -394,7 +394,7 @@ class _Run:
         if found is None:  # too many others lie between them
             listed = await together((_suspicions(digest) for digest in batch), limit=ASKED_AT_ONCE)
             found = dict(zip(batch, listed, strict=True))
-        revisions = Revisions(now_ms, self.config.tag_history_seconds)
+        revisions = Revisions(now_ms, self.config.history_seconds)
         looks = (
             examine(batch[start : start + GROUP], found, now_ms, self.config.collection_grace_seconds, revisions)
             for start in range(0, len(batch), GROUP)

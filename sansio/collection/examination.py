@@ -6,7 +6,7 @@ decides on something that could not be read: such a blob is kept, and the reason
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
@@ -66,7 +66,8 @@ class Revisions:
     """Which manifests exist, as far as it has been asked under one mark. What is absent then stays so: whoever pushes a
     manifest keeps what it names before, and finds the mark."""
 
-    def __init__(self, now_ms: int, history_seconds: float) -> None:
+    def __init__(self, now_ms: int, history_seconds: Callable[[Namespace], float]) -> None:
+        """`history_seconds`: how long a tag of a namespace can be set back."""
         self._now_ms = now_ms
         self._history_seconds = history_seconds
         self._known: dict[Revision, Existence] = {}
@@ -77,7 +78,7 @@ class Revisions:
         if unknown:
             stats = await StatKeys(tuple(layout.revision_key(namespace, manifest) for namespace, manifest in unknown))
             absent = [each for each, stat in zip(unknown, stats, strict=True) if stat is None]
-            kept = await self._kept(absent) if self._history_seconds else ()
+            kept = await self._kept([each for each in absent if self._history_seconds(each[0])])
             for each, stat in zip(unknown, stats, strict=True):
                 self._known[each] = "there" if stat is not None else "deleted" if each in kept else "gone"
         return self._known
@@ -86,7 +87,7 @@ class Revisions:
         """Those of these that a tag can be set back to."""
         stats = await StatKeys(tuple(layout.blob_key(manifest) for _, manifest in absent)) if absent else ()
         possible = [each for each, stat in zip(absent, stats, strict=True) if stat is not None]
-        kept = await together(is_kept(*each, self._now_ms, self._history_seconds) for each in possible)
+        kept = await together(is_kept(*each, self._now_ms, self._history_seconds(each[0])) for each in possible)
         return frozenset(each for each, is_one in zip(possible, kept, strict=True) if is_one)
 
 

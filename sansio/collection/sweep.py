@@ -92,7 +92,7 @@ async def _look(digests: Sequence[Digest], config: RegistryConfig) -> tuple[Exam
     suspected = await together(map(_is_suspected, digests), limit=ASKED_AT_ONCE)
     unsuspected = [digest for digest, is_one in zip(digests, suspected, strict=True) if not is_one]
     now_ms = await ReadClock()
-    revisions = Revisions(now_ms, config.tag_history_seconds)
+    revisions = Revisions(now_ms, config.history_seconds)
     looks = (
         examine(unsuspected[start : start + GROUP], {}, now_ms, None, revisions)
         for start in range(0, len(unsuspected), GROUP)

@@ -33,6 +33,10 @@ class CacheConfig:
     """A tag is served without being compared for so long at most, when no upstream can be asked. 0: never."""
     missing_seconds: float = 30.0
     """What no upstream has is not asked for again for so long."""
+    size_max: int | None = None
+    """Bytes of all that the repository holds; beyond it, what was not pulled for longest goes. None: no limit."""
+    kept_percent: int = 90
+    """How much of `size_max` is left then."""
 
 
 def name_at_upstream(namespace: str, repository: str, upstream: Upstream) -> str:

@@ -65,14 +65,14 @@ class FillEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class BlobsEvicted:
-    """A cache was larger than its limit."""
+class CacheMeasured:
+    """How much a cache with a limit holds, after what was too much has gone."""
 
     repository: str
-    blobs: int
     size: int
-    """Bytes that were given up."""
+    """Bytes."""
+    manifests: int
 
 
-UpstreamEvent = UpstreamAsked | UpstreamSkipped | RateLimitSeen | CacheAnswered | FillEnded | BlobsEvicted
-UPSTREAM_EVENTS = (UpstreamAsked, UpstreamSkipped, RateLimitSeen, CacheAnswered, FillEnded, BlobsEvicted)
+UpstreamEvent = UpstreamAsked | UpstreamSkipped | RateLimitSeen | CacheAnswered | FillEnded | CacheMeasured
+UPSTREAM_EVENTS = (UpstreamAsked, UpstreamSkipped, RateLimitSeen, CacheAnswered, FillEnded, CacheMeasured)

@@ -42,6 +42,7 @@ from angos.sansio.upstream.failure import UpstreamFailure
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "application/json;q=0.5", "*/*;q=0.1"))
 LEASE_SECONDS = 60.0
 WAIT_SECONDS = 30.0
+GONE_MAX = 4  # deletions that may cross one pull before it gives up
 AGAIN_SECONDS = 1.0
 """A question that failed is not asked again for so long: those who waited for it would all wait once more."""
 
@@ -93,10 +94,7 @@ async def get_manifest_through(
 ) -> Response:
     """end-3, GET and HEAD, in a repository with upstreams."""
     try:
-        if isinstance(reference, Digest):
-            outcome, response = await _by_digest(namespace, reference, request, config, repository)
-        else:
-            outcome, response = await _by_tag(namespace, reference, request, config, repository)
+        outcome, response = await _answer(namespace, reference, request, config, repository)
     except RegistryError as error:
         refusal = error
     else:
@@ -104,6 +102,34 @@ async def get_manifest_through(
         return response
     await Tell(CacheAnswered(repository.namespace, "manifest", "absent" if refusal.status == 404 else "failed"))
     raise refusal
+
+
+class _Gone(Exception):
+    """What was here a moment ago has been deleted, by a client or because the cache is too large."""
+
+
+async def _answer(
+    namespace: Namespace, reference: Reference, request: Request, config: RegistryConfig, repository: RepositoryConfig
+) -> tuple[CacheOutcome, Response]:
+    for _ in range(GONE_MAX):
+        try:
+            if isinstance(reference, Digest):
+                return await _by_digest(namespace, reference, request, config, repository)
+            return await _by_tag(namespace, reference, request, config, repository)
+        except _Gone:
+            continue
+    message = f"{reference} of {namespace} is being deleted again and again while it is pulled; try again"
+    raise RegistryError(503, "UNAVAILABLE", message, headers={"Retry-After": "5"})
+
+
+async def _stored(namespace: Namespace, reference: Reference, request: Request, config: RegistryConfig) -> Response:
+    """The answer with what is here. Raises `_Gone`: that is nothing which a client may be told."""
+    try:
+        return await get_manifest(namespace, reference, request, config)
+    except RegistryError as error:
+        if error.status != 404:
+            raise
+        raise _Gone from None
 
 
 # --- by digest --------------------------------------------------------------------------------------------------------
@@ -135,7 +161,7 @@ async def _by_digest(
                 await push_manifest(namespace, digest, fetched.body, fetched.manifest, (), config, whole=False)
             except (StorageFull, StorageRefused):
                 return "passed on", _unstored(digest, fetched)
-    return "fetched", await get_manifest(namespace, digest, request, config)
+    return "fetched", await _stored(namespace, digest, request, config)
 
 
 # --- by tag -----------------------------------------------------------------------------------------------------------
@@ -148,10 +174,10 @@ async def _by_tag(
     immutable = config.is_immutable(namespace, tag)
     local = await _local(namespace, tag)
     if local is not None and immutable:
-        return "hit", await get_manifest(namespace, tag, request, config)
+        return "hit", await _stored(namespace, tag, request, config)
     known = await _known(namespace, tag)
     if local is not None and known.is_fresh(local, await ReadClock(), cache):
-        return "fresh", await get_manifest(namespace, tag, request, config)
+        return "fresh", await _stored(namespace, tag, request, config)
     stale: RegistryError | None = None
     outcome: CacheOutcome | _Fetched = "fresh"
     async with _one_at_a_time(namespace, tag):
@@ -173,11 +199,11 @@ async def _by_tag(
     if isinstance(outcome, _Fetched):
         return "passed on", _unstored(tag, outcome)
     if stale is None:
-        return outcome, await get_manifest(namespace, tag, request, config)
+        return outcome, await _stored(namespace, tag, request, config)
     now_ms = await ReadClock()
     if local is None or not known.may_be_stale(now_ms, cache):
         raise stale
-    response = await get_manifest(namespace, tag, request, config)
+    response = await _stored(namespace, tag, request, config)
     age = max(0, now_ms - known.last_ms) // 1000
     text = f"{namespace}:{tag} may be out of date: it was last compared {age} s ago, and now {stale.message}"
     return "stale", replace(response, headers=(*response.headers, *warnings([_printable(text)])))

@@ -114,6 +114,10 @@ class KeyWorld:
     def kill(self, process: str) -> None:
         """See `Store`: processes remember nothing."""
 
+    def modified_ms(self, key: str) -> int:
+        """When a key that is there was written."""
+        return self._modified_ms[key]
+
     def _end(self, prefix: str) -> int:
         """The place behind the last key below a prefix."""
         behind = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else ""

@@ -75,6 +75,8 @@ class SimulatedUpstream:
     asks_for_token: bool = False
     steady: str = ""
     """A fault that strikes each time."""
+    images: dict[str, bytes] = field(default_factory=dict)
+    """Further manifests, by their tags."""
 
 
 @dataclass
@@ -108,6 +110,7 @@ class SimulatedUpstreams:
         body = None
         if kind == "manifests" and registry.tagged is not None:
             known = {str(Digest.of(manifest(number))): manifest(number) for number in range(registry.tagged + 1)}
+            known |= {str(Digest.of(body)): body for body in registry.images.values()} | registry.images
             body = manifest(registry.tagged) if reference == "latest" else known.get(reference)
         elif kind == "blobs":
             body = next((blob for blob in registry.blobs if str(Digest.of(blob)) == reference), None)
@@ -117,7 +120,8 @@ class SimulatedUpstreams:
         if effect.method == "HEAD":
             return UpstreamAnswer(200, said)
         sent = body.replace(b"n", b"N", 1) if fault == "lying" else body
-        return UpstreamAnswer(200, (("content-type", OCI_MANIFEST), *said), sent)
+        media_type = json.loads(body)["mediaType"] if kind == "manifests" else "application/octet-stream"
+        return UpstreamAnswer(200, (("content-type", media_type), *said), sent)
 
     def open(self, effect: OpenUpstream, choices: Choices, replica: str) -> Opened:
         """The beginning of a large answer."""

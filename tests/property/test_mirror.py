@@ -16,7 +16,8 @@ from angos.sansio.upstream.config import CacheConfig, Upstream
 from angos.sansio.upstream.events import FillEnded
 from angos.sansio.upstream.failure import NotThere
 from angos.simulator.choices import Calm, Choices, Seeded
-from angos.simulator.mirror import Mirror, Pull
+from angos.simulator.mirror import Mirror
+from angos.simulator.mirror_tasks import Pull
 from angos.simulator.world.leases import Leases
 from angos.simulator.world.upstreams import (
     UPSTREAM_FAULTS,

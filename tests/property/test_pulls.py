@@ -20,7 +20,7 @@ from angos.sansio.upstream.config import Upstream
 from angos.simulator import simulation
 from angos.simulator.choices import Calm
 from angos.simulator.mirror import Mirror
-from angos.simulator.mirror import Pull as Request
+from angos.simulator.mirror_tasks import Pull as Request
 from angos.simulator.registry import SimulatedRegistry
 from angos.simulator.scenario import Scenario
 from angos.simulator.search import search

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ from tests.conformance.http_client import Answer, Client, Fields
 from tests.conformance.oci.content import OCI_MANIFEST, bytes_of, digest_of
 from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.scripted_server import Asked, Said, ScriptedServer, said
+
+_LAYER = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"}
 
 Script = Callable[[Asked], Said | None]
 """What happens to a request; None: what a good registry does."""
@@ -36,7 +38,12 @@ class Case:
         self.content[path] = content, "application/octet-stream"
         return content, path
 
-    def manifest(self, tag: str, note: str = "") -> tuple[bytes, str]:
+    def image(self, tag: str, size: int) -> tuple[bytes, str]:
+        """As `manifest`, with a layer of this size."""
+        layer, path = self.blob(size)
+        return self.manifest(tag, layers=[{**_LAYER, "digest": path.partition("/")[2], "size": len(layer)}])
+
+    def manifest(self, tag: str, note: str = "", layers: Sequence[dict[str, Any]] = ()) -> tuple[bytes, str]:
         """Let a tag name an image; gives the bytes of its manifest and its digest."""
         config, path = self.blob(10)
         descriptor = {
@@ -48,7 +55,7 @@ class Case:
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "config": descriptor,
-            "layers": [],
+            "layers": list(layers),
             "annotations": {"note": note},
         }
         content = json.dumps(document).encode()

@@ -1,4 +1,4 @@
-"""Rows `mirror`: a large blob through a cache, cold and warm, for one client and for sixteen."""
+"""Rows `mirror`: a large blob through a cache, cold and warm, for one client and for sixteen, and from TLS."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ _CONFIGURATION = """\
 [repository.hub]
 [[repository.hub.upstream]]
 url = "http://127.0.0.1:{port}"
+[repository.encrypted]
+[[repository.encrypted.upstream]]
+url = "https://127.0.0.1:{tls_port}"
+server_ca_bundle = "{certificate}"
 """
 
 
@@ -33,12 +37,17 @@ def measure(settings: Settings) -> list[Result]:
     with ExitStack() as stack:
         files = settings.folder / "origin"
         origin = stack.enter_context(_origin(settings, files))
+        folder = settings.folder / "encrypted-nginx"
+        encrypted = stack.enter_context(nginx(settings.cores, files, folder, core=settings.cores.load, tls=True))
         configuration = settings.folder / "mirror.toml"
-        configuration.write_text(_CONFIGURATION.format(port=origin.port))
+        configuration.write_text(
+            _CONFIGURATION.format(port=origin.port, tls_port=encrypted.port, certificate=folder / "certificate.pem")
+        )
         mirror = stack.enter_context(angos(settings.cores, settings.folder / "mirror", "-c", str(configuration)))
         return [
             _first_byte(settings, maker, origin, mirror, files),
             *_many(settings, maker, origin, mirror, files),
+            _encrypted(settings, maker, mirror, files),
             _warm(settings, maker, mirror, files),
         ]
 
@@ -120,6 +129,19 @@ def _many(settings: Settings, maker: ContentMaker, origin: Server, mirror: Serve
             target=Target("figure", "at most", 120),
         ),
     ]
+
+
+def _encrypted(settings: Settings, maker: ContentMaker, mirror: Server, files: Path) -> Result:
+    figures = []
+    for _ in range(settings.rounds):
+        content = maker.make()
+        path = _publish(files, content)
+        start = time.perf_counter()
+        _download(mirror, f"/v2/encrypted/{path.removeprefix('v2/')}")
+        figures.append(content.size / 1e6 / (time.perf_counter() - start))
+        _clear(files, mirror)
+    work = f"cold {settings.size_mib} MiB blob through a mirror whose upstream speaks TLS, one client"
+    return Result("mirror", work, "MB/s", tuple(figures))
 
 
 def _download(server: Server, target: str) -> None:

@@ -50,12 +50,17 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         location = /v2/ {{ return 200; }}
         location / {{ root {root}; }}
     }}
 }}
 """
+
+TLS = (
+    " ssl; ssl_certificate {folder}/certificate.pem; ssl_certificate_key {folder}/key.pem;"
+    " error_page 497 =200 /v2/"  # whoever waits for it to start asks without TLS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +151,32 @@ def docker_registry_command(root: Path, port: int) -> list[str]:
 
 
 @contextmanager
-def nginx(cores: Cores, root: Path, folder: Path, *, core: int | None = None, log: bool = False) -> Iterator[Server]:
+def nginx(
+    cores: Cores, root: Path, folder: Path, *, core: int | None = None, log: bool = False, tls: bool = False
+) -> Iterator[Server]:
     """Debian's nginx serving the files below `root`; `folder` is for its own files.
 
-    `core`: another one than that of servers. `log`: ``access.log`` has the bytes of each body.
+    `core`: another one than that of servers. `log`: ``access.log`` has the bytes of each body. `tls`: it speaks TLS,
+    with the self-signed certificate ``certificate.pem`` of its folder.
     """
     port = free_port()
     folder.mkdir()
+    if tls:
+        _certify(folder)
+    encrypted = TLS.format(folder=folder) if tls else ""
     configuration = folder / "nginx.conf"
     logged = f"{folder}/access.log sent" if log else "off"
-    configuration.write_text(NGINX.format(root=root, port=port, folder=folder, log=logged))
+    configuration.write_text(NGINX.format(root=root, port=port, folder=folder, log=logged, tls=encrypted))
     command = [find_program("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(configuration)]
     where = cores if core is None else replace(cores, server=core)
     with _running("nginx", where, port, root, command) as server:
         yield server
+
+
+def _certify(folder: Path) -> None:
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "certificate.pem"]
+    subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
 
 
 def environment() -> dict[str, str]:

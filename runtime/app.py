@@ -268,7 +268,9 @@ class Foundation:
 
         if self._upstreams is None:
             cache = self._opened.cache("upstreams")
-            self._upstreams = UpstreamServices(lambda: self._tasks, self.observation.events, cache)
+            self._upstreams = UpstreamServices(
+                lambda: self._tasks, self.observation.events, cache, configuration.server.workers
+            )
         try:
             return self._upstreams.configured(configuration.upstreams)
         except ClientTlsUnusable as error:

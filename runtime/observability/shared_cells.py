@@ -53,7 +53,7 @@ class SharedCells:
 
     def __init__(self, processes: int = 1) -> None:
         """For this process and at most `processes` at a time that are forked from it."""
-        self._file = _anonymous_file()
+        self._file = anonymous_file()
         self._regions = 1 + processes
         os.ftruncate(self._file, self._regions * _REGION)
         self._block = memoryview(mmap.mmap(self._file, self._regions * _REGION))
@@ -125,7 +125,7 @@ class SharedCells:
             yield begin, count, tuple(series)
 
 
-def _anonymous_file() -> int:
+def anonymous_file() -> int:
     """A file without a name, which is gone with the last process that has it open."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("angos-metrics")

@@ -2,21 +2,27 @@
 
 The invariants are those of `angos.sansio.upstream.effects`. A fill runs in the task group of its process, so nobody who
 leaves ends it; whoever follows holds it by its handle, so what they still need lives as long as they do.
+
+Of the workers of one server one fills, by a lease; the fills of the others wait for it. Meanwhile their clients are
+sent the same bytes from the same files, of which a `Board` tells. When that worker dies, or gives up, those clients are
+cut off, and come again; the next worker begins anew.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any
 
-from anyio import Event, create_task_group, move_on_after
+from anyio import Event, create_task_group, move_on_after, sleep
 from anyio.abc import TaskGroup
 
 from angos.runtime.performer import Store
 from angos.runtime.stores.disk_steps import storage_error
 from angos.runtime.threads import run_in_thread
+from angos.runtime.upstream.board import Board, Notice
 from angos.runtime.upstream.client import OpenedStream
 from angos.runtime.upstream.spool import Piece, Sink
 from angos.sansio.effects import BodyHandle, BodyTooLarge, StageBody, Staged
@@ -34,6 +40,9 @@ from angos.sansio.upstream.effects import (
 
 ON_LOOP_BYTES = 4 << 10  # so little is written without going to a thread
 GATHERED_BYTES = 1 << 20  # of a fill, while a thread is busy with as much
+LOOK_SECONDS = 0.05  # between two looks whether another worker is at it
+WATCH_SECONDS = 0.02  # between two looks at how much it has got
+KEPT_SECONDS = 2.0  # a fill that has ended well, for those who watch it
 _log = logging.getLogger("angos.upstream")
 _numbers = count(1)
 
@@ -55,21 +64,26 @@ class Fill:
         self.failure: BaseException | None = None
         """It ended without saying how, because of a bug or because the process ends."""
         self._pieces: list[Piece] = []
+        self._notice = Notice(None)
         self._received = 0
         self._released = False
+        self._serial: tuple[int, int] | None = None
+        """Of the fill of another worker that this one shows."""
         self._changed = Event()
 
     # --- the fill itself ----------------------------------------------------------------------------------------------
 
-    def show(self, size: int) -> None:
-        """From now on it can be followed."""
+    def show(self, size: int, notice: Notice | None = None) -> None:
+        """From now on it can be followed, by other workers too if they get to know by the notice."""
         if self.size is None:
             self.size = size
+            self._notice = notice or self._notice
             self._tell()
 
     def add(self, piece: Piece) -> None:
         """What comes next comes here."""
         self._pieces.append(piece)
+        self._notice.add(piece.start, piece.descriptor)
 
     def received(self, size: int) -> None:
         """So many more bytes can be read."""
@@ -79,7 +93,32 @@ class Fill:
     def release(self) -> None:
         """All bytes together have the right digest."""
         self._released = True
+        self._notice.release()
         self._tell()
+
+    def withdraw(self) -> None:
+        """Other workers cannot begin to follow it any more."""
+        self._notice.withdraw()
+
+    def mirror(self, board: Board) -> None:
+        """Let those who follow have what another worker has got by now."""
+        found = board.find(self.name)
+        if found is None or self._released:
+            return
+        if self._serial not in (None, (found.process, found.serial)):
+            return  # another one has begun anew: what has been sent of the one before may be wrong
+        for start, descriptor in found.pieces[len(self._pieces) :]:
+            opened = board.open(self.name, found, descriptor)
+            if opened is None:
+                return
+            self._pieces.append(Piece.of_another(start, opened))
+        if self._pieces:
+            self._serial = found.process, found.serial
+            last = self._pieces[-1]
+            self._received = max(self._received, last.start + os.fstat(last.descriptor).st_size)
+            self.size = found.size
+            self._released = found.released
+            self._tell()
 
     def finish(self, end: FillEnd | None, failure: BaseException | None = None) -> None:
         """Nothing more comes."""
@@ -141,8 +180,9 @@ class FollowedFill(int):
 class Fills:
     """All fills of a process."""
 
-    def __init__(self, tasks: Callable[[], TaskGroup | None]) -> None:
-        """`tasks`: where they run; None when the process does not serve."""
+    def __init__(self, tasks: Callable[[], TaskGroup | None], board: Board | None = None) -> None:
+        """`tasks`: where they run; None when the process does not serve. `board`: what other workers do."""
+        self._board = board
         self._fills: dict[str, Fill] = {}
         self._placed: set[str] = set()
         self._tasks = tasks
@@ -163,6 +203,8 @@ class Fills:
                 raise UpstreamUnavailable("the registry is being stopped")
             fill = self._fills[effect.name] = Fill(effect.name)
             tasks.start_soon(self._run, fill, effect.operation, drive)
+            if self._board is not None:
+                tasks.start_soon(self._watch, fill, self._board)
         await fill.begun()
         if fill.size is not None:
             return Filling(FillHandle(FollowedFill.of(fill)), fill.size)
@@ -176,6 +218,10 @@ class Fills:
             while len(self._placed) >= effect.running_max:
                 await self._changed.wait()
             self._placed.add(effect.fill)
+        if (shown := self._fills[effect.fill]).size is not None:
+            # Another worker was at it and has given up. What it has sent may be wrong, so this one begins anew.
+            self._fills[effect.fill] = Fill(effect.fill)
+            shown.finish(FillEnd(503, "the worker that fetched it has ended; try again"))
         return effect.fill in self._placed
 
     async def stage(self, effect: StageFill, store: Store) -> Staged:
@@ -184,8 +230,8 @@ class Fills:
         if not isinstance(stream, OpenedStream):
             raise UpstreamUnavailable("its answer is gone")
         fill = self._fills[effect.fill]
-        if effect.size is not None:
-            fill.show(effect.size)
+        if effect.size is not None and fill.size is None:
+            fill.show(effect.size, None if self._board is None else self._board.post(fill.name, effect.size))
         staged = StageBody(effect.upload, effect.part, BodyHandle(0), effect.hashes, effect.size_max)
         arriving = _Arriving(stream, fill if effect.size is not None else None, effect.start)
         try:
@@ -213,11 +259,31 @@ class Fills:
             failure = error
             raise
         finally:
-            del self._fills[fill.name]
+            fill = self._fills.pop(fill.name)  # another one, perhaps
+            if self._board is not None and fill.name not in self._placed:
+                fill.mirror(self._board)  # it may have been released a moment ago
             self._placed.discard(fill.name)
             fill.finish(end, failure)
             self._changed.set()  # those who wait for a place look again
             self._changed = Event()
+            if end is not None and end.stored and end.status == 200 and (tasks := self._tasks()) is not None:
+                tasks.start_soon(_keep_for_others, fill)
+            else:
+                fill.withdraw()
+
+    async def _watch(self, fill: Fill, board: Board) -> None:
+        """While another worker fills, let those who follow here have what comes there."""
+        while not fill.has_ended and fill.name not in self._placed:
+            fill.mirror(board)
+            await sleep(WATCH_SECONDS if fill.size is not None else LOOK_SECONDS)
+
+
+async def _keep_for_others(fill: Fill) -> None:
+    """Until every worker has seen that it was released."""
+    try:
+        await sleep(KEPT_SECONDS)
+    finally:
+        fill.withdraw()
 
 
 class _Arriving:

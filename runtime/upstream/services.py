@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 
 from angos.runtime.driver import Performer, drive
 from angos.runtime.performer import RequestPerformer, Services
+from angos.runtime.upstream.board import Board
 from angos.runtime.upstream.client import OpenedStream, Upstreams
 from angos.runtime.upstream.fills import Fills
 from angos.runtime.upstream.secrets import Secrets
@@ -40,10 +41,13 @@ if TYPE_CHECKING:
 class UpstreamServices:
     """Of one process."""
 
-    def __init__(self, tasks: Callable[[], TaskGroup | None], events: EventSink, cache: Cache) -> None:
-        """`tasks`: where fills run; None before the process serves, and when it ends."""
+    def __init__(
+        self, tasks: Callable[[], TaskGroup | None], events: EventSink, cache: Cache, workers: int = 1
+    ) -> None:
+        """`tasks`: where fills run; None before the process serves, and when it ends. `workers`: processes that are
+        forked later, this one being their parent then."""
         self._tasks = tasks
-        self._fills = Fills(tasks)
+        self._fills = Fills(tasks, Board(workers) if workers > 1 and Board.works() else None)
         self._secrets = Secrets()
         self._events = events
         self._cache = cache

@@ -41,6 +41,13 @@ class Piece:
         self._writes = share is None
         self.descriptor = _temporary_file() if share is None else share()
 
+    @classmethod
+    def of_another(cls, start: int, descriptor: int) -> Piece:
+        """Bytes that another process writes; the descriptor becomes the piece's."""
+        piece = cls.__new__(cls)
+        piece.start, piece.descriptor, piece._writes = start, descriptor, False
+        return piece
+
     def take(self, views: Sequence[memoryview]) -> None:
         """What has been given to the sink, or will be. Raises `OSError`. Blocks."""
         if not self._writes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from angos.simulator.outcomes import replay_outcomes
 from tests.conformance.certificates import Authority
 from tests.conformance.configured.configured_registry import ConfiguredRegistry
-from tests.conformance.http_client import refused
+from tests.conformance.http_client import Closed, refused
 from tests.conformance.redis_process import RedisProcess
 from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.runtime.example_configuration import file_with, written
@@ -143,7 +145,7 @@ def test_two_workers_serve_what_either_has_fetched(tmp_path: Path, upstream: Ups
 
 
 def test_workers_without_a_redis_fetch_a_blob_once(tmp_path: Path, upstream: Upstream) -> None:
-    """Those of other workers wait for the one that fetches, and get what that has stored."""
+    """And clients of all workers get its bytes while they come."""
     with running(tmp_path, upstream, "together", server={"workers": 3}) as case:
         content, path = case.blob(300_000)
         held = Held(content, 100_000)
@@ -151,13 +153,36 @@ def test_workers_without_a_redis_fetch_a_blob_once(tmp_path: Path, upstream: Ups
         clients = [case.client().connect() for _ in range(16)]
         for client in clients:
             client.send(f"GET {case.target(path)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        for _ in range(8):  # each worker has had those requests before it answers one of these
-            assert case.get("manifests/none").status == 404
+        for client in clients:
+            client.answer("GET", head_only=True)
+            assert client.receive(90_000) == content[:90_000]
         held.go.set()
         for client in clients:
-            assert client.answer("GET").body == content
+            assert client.receive(len(content) - 90_000) == content[90_000:]
             client.finish()
         assert case.lines().count(f"GET {path}") == 1
+
+
+def test_when_a_worker_dies_that_others_follow_the_blob_is_fetched_again(tmp_path: Path, upstream: Upstream) -> None:
+    with running(tmp_path, upstream, "killed", server={"workers": 2}) as case:
+        content, path = case.blob(300_000)
+        held = Held(content, 100_000)
+        case.script = held.script(path)
+        clients = [case.client().connect() for _ in range(8)]
+        for client in clients:
+            client.send(f"GET {case.target(path)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            client.answer("GET", head_only=True)
+        case.script = lambda _: None
+        parent = case.registry.pid
+        worker = int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
+        os.kill(worker, signal.SIGKILL)  # the one that fetches, or the other one
+        case.wait_for_log(f"(process {worker}) ended unexpectedly")
+        held.go.set()
+        for client in clients:
+            with suppress(Closed, OSError):  # of those that were cut off nobody has got anything wrong
+                assert client.receive(len(content)) == content
+            client.socket.close()
+        assert case.get(path).body == content
 
 
 def test_two_replicas_with_a_redis_fetch_a_blob_once(tmp_path: Path, upstream: Upstream) -> None:

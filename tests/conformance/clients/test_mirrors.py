@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +26,7 @@ from tests.conformance.clients.conftest import Program
 from tests.conformance.clients.oci_layout import content_of, image_layout, named_digest
 from tests.conformance.configured.configured_registry import ConfiguredRegistry
 from tests.conformance.docker_registry import docker_registry
+from tests.conformance.http_client import refused
 from tests.conformance.registry_process import RegistryProcess
 from tests.conformance.runtime.example_configuration import file_with
 from tests.conformance.scripted_server import Asked, Said, ScriptedServer, said
@@ -146,6 +150,51 @@ def test_skopeo_copies_through_a_mirror(
         assert named_digest(tmp_path / state) == digest
         assert content_of(tmp_path / state) == content_of(tmp_path / "image")
     assert "canary" not in registry.log
+
+
+def maintain(mirror: RegistryProcess, command: str) -> str:
+    """Run it on the store of this mirror, when all that is there has grown old; gives what it says."""
+    then = time.time() - 10 * 3600
+    for path in (mirror.root / "v2").rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
+    file = next(mirror.log_path.parent.glob("*.toml"))
+    words = [sys.executable, "-m", "angos.runtime", command, "-c", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, cwd=file.parent)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("origin", ["with tokens"], indirect=True)
+def test_what_was_evicted_and_collected_is_pulled_again(
+    skopeo: Program, origin: tuple[Origin, dict[str, Any]], digest: str, tmp_path: Path
+) -> None:
+    """Nothing is left of it in between, and while the origin is stopped nobody is told that there is no such image."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    document = {
+        "repository": {"hub": {"cache": {"fresh_secs": 0, "max_size": 1}, "upstream": [origin[1]]}},
+        "server": {"workers": 2},
+        "global": {"gc_grace_secs": 1, "gc_interval_secs": 0, "eviction_interval_secs": 0},
+    }
+    mirror = ConfiguredRegistry.configured(folder, document)
+    try:
+        image = f"docker://{mirror.address}/hub/shop/app:1"
+        for state in ("cold", "cold again"):
+            skopeo.run("copy", "--src-tls-verify=false", image, f"oci:{tmp_path}/{state}:test")
+            assert named_digest(tmp_path / state) == digest
+            assert content_of(tmp_path / state) == content_of(tmp_path / "image")
+            assert "; 0 bytes are left" in maintain(mirror, "evict")
+            time.sleep(1.1)  # the name of a suspicion says when it was written
+            maintain(mirror, "gc")
+            assert not list((mirror.root / "v2/blobs").rglob("data"))
+        origin[0].stop()
+        with mirror.client() as client:  # skopeo tries for long
+            refused(client.get("/v2/hub/shop/app/manifests/1"), 503, "UNAVAILABLE")
+        mirror.stop()
+    finally:
+        if not mirror.ended:
+            mirror.kill()
 
 
 def test_podman_pulls_through_a_mirror_that_its_configuration_names(

@@ -53,7 +53,9 @@ def test_a_server_that_is_stopped_gives_its_fills_up_and_leaves_nothing(tmp_path
 
 
 def test_a_reload_changes_what_the_next_request_shows_and_ends_no_fill(tmp_path: Path, upstream: Upstream) -> None:
-    with running(tmp_path, upstream, "reloaded") as case:
+    patient = {"read_timeout_secs": 20}  # a reload takes its time
+    before = mirrors(upstream.server.origin, ["reloaded"], **patient)
+    with running(tmp_path, upstream, "reloaded", **before) as case:
         content, path = case.blob(300_000)
         case.manifest("v1")
         case.manifest("v2")
@@ -71,7 +73,7 @@ def test_a_reload_changes_what_the_next_request_shows_and_ends_no_fill(tmp_path:
         following.send(f"GET {case.target(path)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         following.answer("GET", head_only=True)
         refused(case.get("manifests/v1"), 502, "UNAVAILABLE")
-        document = mirrors(upstream.server.origin, ["reloaded"], username="mirror", password="canary")
+        document = mirrors(upstream.server.origin, ["reloaded"], username="mirror", password="canary", **patient)
         stores = {"blob_store": {"fs": {"root_dir": "data", "sync_to_disk": False}}, "server": {"port": 0}}
         file_with(tmp_path, written({**document, **stores}))
         case.wait_for_log("configuration reloaded")

@@ -166,6 +166,8 @@ class _Odometer:
         self._prefix = prefix
         self._bounds = dict(bounds)
         self.turns: list[tuple[int, int]] = []
+        self.last_interruptions: set[int] = set()
+        """Places of picks that were, or would be, the last interruption there may be."""
         self._places: dict[str, int] = {}
 
     def pick(self, what: str, count: int) -> int:
@@ -176,6 +178,8 @@ class _Odometer:
         if left == 0:
             return 0
         position = len(self.turns)
+        if left == 1 and what == "next":
+            self.last_interruptions.add(position)
         value = self._prefix[position] if position < len(self._prefix) else 0
         if value and left is not None:
             self._bounds[kind] = left - 1
@@ -194,20 +198,31 @@ class Exhaustive:
 
     `bounds` limits how many times a run may leave the calm option, by the label up to its colon: ``{"fault": 1}`` is
     every run with at most one fault, ``{"next": 2}`` every schedule with at most two interruptions.
+
+    Most schedules have as many interruptions as they may. Of those only every `share`-th is a run, evenly spread.
     """
 
-    def __init__(self, bounds: Mapping[str, int] | None = None) -> None:
+    def __init__(self, bounds: Mapping[str, int] | None = None, *, share: int = 1) -> None:
         self._bounds = dict(bounds or {})
+        self._share = share
 
     def __iter__(self) -> Iterator[Choices]:
         prefix: list[int] = []
+        left_out = 0
         while True:
             odometer = _Odometer(prefix, self._bounds)
             yield odometer
             turns = odometer.turns
-            while turns and turns[-1][0] + 1 >= turns[-1][1]:
-                turns.pop()
-            if not turns:
-                return
+            while True:
+                while turns and turns[-1][0] + 1 >= turns[-1][1]:
+                    turns.pop()
+                if not turns:
+                    return
+                value, count = turns[-1]
+                turns[-1] = (value + 1, count)
+                if len(turns) - 1 not in odometer.last_interruptions:
+                    break
+                left_out = (left_out + 1) % self._share
+                if not left_out:
+                    break
             prefix = [value for value, _ in turns]
-            prefix[-1] += 1

@@ -67,10 +67,10 @@ class Exhausted:
     violations: list[tuple[Violation, Scenario, Recording]] = field(default_factory=list)
 
 
-def enumerate_runs(scenario: Scenario, bounds: Mapping[str, int], *, found_max: int = 1) -> Exhausted:
-    """Every run of a scenario within the bounds."""
+def enumerate_runs(scenario: Scenario, bounds: Mapping[str, int], *, found_max: int = 1, share: int = 1) -> Exhausted:
+    """Every run of a scenario within the bounds; see `Exhaustive`."""
     seen = Exhausted()
-    for choices in Exhaustive(bounds):
+    for choices in Exhaustive(bounds, share=share):
         recording = Recording(choices)
         simulation = Simulation(scenario, recording)
         violation = simulation.run()
@@ -133,11 +133,14 @@ def interleavings(
     fine: bool = False,
     immutable_tags: bool = False,
     aged: bool = False,
+    share: int = 1,
 ) -> Exhausted:
-    """Every schedule of two acts without faults; with at most so many interruptions when there would be too many."""
+    """Every schedule of two acts without faults; with at most so many interruptions when there would be too many, and
+    with as many, if they are two or more, only a share of them."""
     scenario = Scenario(
         clients=((first,), (second,)), before=before, replicas=2, immutable_tags=immutable_tags, aged=aged
     )
     if fine:
         scenario = replace(scenario, store="disk", granularity="fine")
-    return enumerate_runs(scenario, {} if interruptions is None else {"next": interruptions, "turn": 1})
+    bounds = {} if interruptions is None else {"next": interruptions, "turn": 1}
+    return enumerate_runs(scenario, bounds, share=share if (interruptions or 0) > 1 else 1)

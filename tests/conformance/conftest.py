@@ -17,6 +17,7 @@ from tests.conformance.configured.configured_registry import ConfiguredRegistry
 from tests.conformance.http_client import Client
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import RegistryProcess
+from tests.conformance.runtime.example_configuration import file_with, written
 from tests.conformance.s3_process import GivenPlace, S3Process, given_place
 
 _counter = itertools.count()
@@ -66,19 +67,25 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Process | GivenPl
 
 @pytest.fixture(scope="session", params=[*ON_DIRECTORIES, *ON_BUCKETS])
 def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    """A running registry that all tests of the session share."""
+    """A running registry that all tests of the session share. Only one on a directory waits for the disk, as usual."""
     if request.param in ON_BUCKETS:
         s3: S3Process | GivenPlace = request.getfixturevalue("s3")
         registry = _on_buckets(request.param, tmp_path_factory.mktemp("buckets"), s3)
     else:
-        registry = RegistryProcess.start(tmp_path_factory.mktemp("registry") / "data", loop=request.param)
+        folder = tmp_path_factory.mktemp("registry")
+        arguments: tuple[str, ...] = ()
+        if request.param == "trio":
+            hasty = {"blob_store": {"fs": {"root_dir": str(folder / "data"), "sync_to_disk": False}}}
+            arguments = ("-c", str(file_with(folder, written(hasty))))
+        registry = RegistryProcess.start(folder / "data", loop=request.param, arguments=arguments)
     yield registry
     registry.stop()
 
 
 def _on_buckets(what: str, folder: Path, s3: S3Process | GivenPlace) -> RegistryProcess:
     stores: dict[str, Any] = {
-        name: {"fs": {"root_dir": str(folder / name)}} for name in ("blob_store", "metadata_store")
+        name: {"fs": {"root_dir": str(folder / name), "sync_to_disk": False}}
+        for name in ("blob_store", "metadata_store")
     }
     for name in stores:
         if what.startswith(("all", name.partition("_")[0])):

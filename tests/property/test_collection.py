@@ -38,6 +38,7 @@ from angos.simulator.world import store
 from angos.simulator.world.client import Act
 from angos.simulator.world.images import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, blob, image
 from angos.simulator.world.store import PERFORMERS, KeyWorld
+from tests.nightly import SHARE
 from tests.property.strategies import drawn, play, scenarios
 
 DELETE = Act("delete_manifest")
@@ -59,7 +60,7 @@ BESIDE: dict[str, tuple[tuple[Act, ...], Act, int]] = {
 def test_a_collector_and_one_request_in_every_order_keep_every_promise(beside: str) -> None:
     """And when all is done, exactly what can be reached is left."""
     before, act, interruptions = BESIDE[beside]
-    seen = interleavings(before, Act("collect"), act, interruptions=interruptions, aged=True)
+    seen = interleavings(before, Act("collect"), act, interruptions=interruptions, aged=True, share=SHARE)
     assert not seen.violations, seen.violations[0][0]
     assert seen.switches, "they never met"
 
@@ -75,7 +76,7 @@ def test_bytes_that_look_old_are_as_safe(beside: str, monkeypatch: pytest.Monkey
 
     before, act, interruptions = BESIDE[beside]
     monkeypatch.setattr(store, "PERFORMERS", {**PERFORMERS, StatKey: look})
-    seen = interleavings(before, Act("collect"), act, interruptions=interruptions, aged=True)
+    seen = interleavings(before, Act("collect"), act, interruptions=interruptions, aged=True, share=SHARE)
     assert not seen.violations, seen.violations[0][0]
     assert seen.switches, "they never met"
 

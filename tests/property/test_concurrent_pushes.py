@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from angos.simulator.choices import Exhaustive
 from angos.simulator.exhaust import IMAGE, interleavings
 from angos.simulator.scenario import Scenario
 from angos.simulator.world.client import Act
+from tests.nightly import SHARE
 from tests.property.strategies import drawn, play, scenarios
 
 NAMING = (
@@ -63,7 +65,7 @@ CROSSINGS: dict[str, tuple[tuple[Act, ...], Act, Act, int | None]] = {
 def test_two_requests_in_every_order_keep_every_promise(crossing: str) -> None:
     """Every schedule of two short operations, every schedule with a few interruptions of longer ones."""
     before, first, second, interruptions = CROSSINGS[crossing]
-    seen = interleavings(before, first, second, interruptions=interruptions)
+    seen = interleavings(before, first, second, interruptions=interruptions, share=SHARE)
     assert not seen.violations, seen.violations[0][0]
     assert seen.switches, "the requests never met"
 
@@ -88,9 +90,20 @@ IMMUTABLE_CROSSINGS: dict[str, tuple[tuple[Act, ...], Act, Act, int]] = {
 def test_two_requests_about_an_immutable_tag_in_every_order_agree(crossing: str) -> None:
     """No two manifests are acknowledged for it without a deletion between them, and a refusal names what has it."""
     before, first, second, interruptions = IMMUTABLE_CROSSINGS[crossing]
-    seen = interleavings(before, first, second, interruptions=interruptions, immutable_tags=True)
+    seen = interleavings(before, first, second, interruptions=interruptions, immutable_tags=True, share=SHARE)
     assert not seen.violations, seen.violations[0][0]
     assert seen.switches, "the requests never met"
+
+
+def test_a_share_of_the_schedules_has_all_that_have_fewer_interruptions() -> None:
+    def interruptions(share: int) -> list[int]:
+        runs = [tuple(choices.pick("next", 3) for _ in range(20)) for choices in Exhaustive({"next": 2}, share=share)]
+        assert len(set(runs)) == len(runs)
+        return [sum(map(bool, run)) for run in runs]
+
+    every, some = interruptions(1), interruptions(3)
+    assert [every.count(number) for number in range(3)] == [1, 40, 760]
+    assert [some.count(number) for number in range(3)] == [1, 40, 253]
 
 
 @given(scenario=scenarios(NAMING), data=st.data())

@@ -1,7 +1,7 @@
 """Real processes for a while: clients that push, pull and delete, collectors that are killed at any moment, and workers
 that stand still for longer than the collector leaves alone what they are about to need.
 
-`ANGOS_TEST_EVERY_STORE`, as for the nightly tests, lets it go on for a minute.
+For a minute in nightly runs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.nightly import NIGHTLY
+
 COMMAND = [sys.executable, str(Path(__file__).with_name("quick_command_line.py"))]
-SECONDS = 60.0 if os.environ.get("ANGOS_TEST_EVERY_STORE") else 10.0
+SECONDS = 60.0 if NIGHTLY else 10.0
 GRACE_SECONDS = 4.0
 LAYERS = [f"layer {number}".encode() * 20 for number in range(12)]
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -22,7 +22,7 @@ but the newest one go when something is recorded anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -199,3 +199,24 @@ async def last_pulls(namespace: Namespace) -> LastPulls:
                 tags[pulled.what] = max(tags.get(pulled.what, 0), pulled.at_ms)
         after, more = page.last, page.more
     return LastPulls(tags, digests)
+
+
+# --- forgetting -------------------------------------------------------------------------------------------------------
+
+
+async def forget_pulls(namespace: Namespace, kept: Collection[Tag | Digest], before_ms: int) -> None:
+    """Remove the records of things that are not among those kept, and that were not pulled since this time. For whoever
+    knows all that the namespace has: a record of what is gone says nothing any more."""
+    after, more = "", True
+    while more:
+        page = await ListKeys(layout.pulls_prefix(namespace), after)
+        old = [
+            Key(layout.pulls_prefix(namespace) + name)
+            for name in page.names
+            if (pulled := layout.parse_pull_name(name)) is not None
+            and pulled.at_ms < before_ms
+            and pulled.what not in kept
+        ]
+        if old:
+            await DeleteKeys(tuple(old))
+        after, more = page.last, page.more

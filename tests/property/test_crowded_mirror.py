@@ -123,6 +123,21 @@ def test_a_layer_that_many_share_keeps_only_what_was_used_last() -> None:
     assert "image0" not in mirror.tags()
 
 
+def test_records_of_pulls_go_with_what_was_pulled() -> None:
+    mirror = crowded()
+    pull_all(mirror, "image0", "image1", "image2", "image3")
+    mirror.clock.now_ms += 3 * HOUR_MS
+    mirror.evict()
+    mirror.evict()
+    left = {name.partition("!atime/")[2] for name in mirror.store.names("v2/ns/hub/x!atime/")}
+    tags = {name.removeprefix("tag/").partition("!")[0] for name in left if name.startswith("tag/")}
+    assert tags == mirror.tags() == {"image2", "image3"}
+    layers = (LAYERS[2], LAYERS[3], LAYERS[6], CONFIG)
+    kept = {f"rev/sha256/{Digest.of(IMAGES[tag]).hex}" for tag in tags}
+    kept |= {f"blob/sha256/{Digest.of(each).hex}" for each in layers}
+    assert {name.partition("!")[0] for name in left if not name.startswith("tag/")} == kept
+
+
 def test_repositories_without_a_limit_are_left_alone() -> None:
     mirror = crowded(size_max=1)
     (repository,) = mirror.config.repositories

@@ -19,40 +19,36 @@ nothing back that is deleted here from now on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from angos.sansio import layout
-from angos.sansio.compact_json import parse_json
 from angos.sansio.distribution import Place, Problem, happened_ms, link_target, name_of, place_of, told
+from angos.sansio.distribution_links import Link, Links, check_manifest, look_for_bytes, stats_of
 from angos.sansio.effects import (
-    CreateKeys,
     DeleteKeys,
     Effect,
     EffectError,
     Key,
-    ListFolders,
     ListKeys,
     Page,
     Prefix,
-    ReadKey,
+    Stat,
     StatKey,
     Tell,
 )
 from angos.sansio.errors import Invalid
-from angos.sansio.layout import DISTRIBUTION_PREFIX, DistributionLink
+from angos.sansio.layout import DISTRIBUTION_PREFIX, DistributionLink, TagEvent
 from angos.sansio.oci.digest import Digest
-from angos.sansio.oci.media_type import IMAGE_TYPES, INDEX_TYPES
 from angos.sansio.oci.reference import Namespace, Tag, parse_namespace
 from angos.sansio.progress import Progress
-from angos.sansio.tags import newest_event
+from angos.sansio.tags import newest_event, winner
 from angos.sansio.together import together
 
 T = TypeVar("T")
 
-SERVED_TYPES = IMAGE_TYPES | INDEX_TYPES
+_State = Literal["same", "absent", "other", "deleted", "deleted, there", "left out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,9 @@ async def export_distribution() -> Exported:
     await DeleteKeys((layout.TAKEN_OVER_KEY,))
     run = _Run()
     await _each_page(lambda after: ListKeys(layout.REFERENCES_PREFIX, after), run.link_layers)
-    await _each_page(lambda after: ListKeys(layout.CATALOG_PREFIX, after), run.link_namespaces)
+    # Not by the catalogue: of a repository that it has lost, the layers alone would be linked.
+    await _each_page(lambda after: ListKeys(layout.NAMESPACES_PREFIX, after), run.link_names)
+    await run.settle_tags()
     await _each_page(lambda after: ListKeys(DISTRIBUTION_PREFIX, after), run.compare)
     await run.leave()
     await Tell(Progress("export", "", run.done, None, run.told(), ended=True))
@@ -119,13 +117,16 @@ class _Run:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._unexported: list[Unexported] = []
-        self._current: str | None = None
-        self._comparison: _Comparison | None = None
+        self._comparisons: dict[str, _Comparison | None] = {}
+        self._links = Links(self._leave_out)
+        self._seen: Namespace | None = None
+        self._held: tuple[Namespace, Tag, TagEvent] | None = None
         self.done = 0
 
     def told(self) -> tuple[tuple[str, int], ...]:
         counts = self._counts
-        return (*((name, counts[name]) for name in ("written", "removed")), ("not_exported", len(self._unexported)))
+        numbers = ("written", self._links.written), ("removed", counts["removed"])
+        return (*numbers, ("not_exported", len(self._unexported)))
 
     def result(self) -> Exported:
         counts = self._counts
@@ -134,7 +135,7 @@ class _Run:
             counts["layers"],
             counts["manifests"],
             counts["tags"],
-            counts["written"],
+            self._links.written,
             counts["removed"],
             tuple(sorted(self._unexported, key=lambda unexported: unexported.what)),
         )
@@ -144,116 +145,127 @@ class _Run:
     async def link_layers(self, names: tuple[str, ...]) -> None:
         """Some of the keys below `REFERENCES_PREFIX`."""
         owned = [found for name in names if (found := layout.parse_owned_name(name)) is not None]
-        await together(
-            self._link_layer(digest, [owner for _, owner in same])
-            for digest, same in groupby(owned, key=lambda found: found[0])
-        )
+        problems = await look_for_bytes(list(dict.fromkeys(digest for digest, _ in owned)))
+        links: list[Link] = []
+        for digest, namespace in owned:
+            what = f"{namespace}@{digest}"
+            if (problem := problems[digest]) is None:
+                links.append(Link(namespace, layout.distribution_layer_key(namespace, digest), digest, what))
+            else:
+                self._leave_out(what, problem)
+        self._counts["layers"] += len(await self._links.write(links))
+        self.done += len(owned)
         await Tell(Progress("export", "layers", self.done, None, self.told()))
 
-    async def _link_layer(self, digest: Digest, namespaces: list[Namespace]) -> None:
-        self.done += len(namespaces)
-        try:
-            await _check_bytes(digest)
-            for namespace in namespaces:
-                await self._link(digest, layout.distribution_layer_key(namespace, digest))
-                self._counts["layers"] += 1
-        except (Problem, EffectError) as error:
-            for namespace in namespaces:
-                self._leave_out(f"{namespace}@{digest}", error)
-
-    async def link_namespaces(self, names: tuple[str, ...]) -> None:
-        """Some of the keys below `CATALOG_PREFIX`."""
+    async def link_names(self, names: tuple[str, ...]) -> None:
+        """Some of the keys below `NAMESPACES_PREFIX`: of each namespace the manifests come before the tags."""
+        links: list[Link] = []
+        settled: dict[tuple[Namespace, Tag], TagEvent] = {}
         for name in names:
-            namespace = layout.parse_catalog_name(name)
-            if namespace is None:
-                continue
-            self._counts["namespaces"] += 1
-            revisions, tags = layout.revisions_prefix(namespace), layout.tags_prefix(namespace)
-            place = await place_of(namespace)
+            if (revision := layout.parse_namespace_revision(name)) is not None:
+                namespace, digest = revision
+                what = f"{namespace}@{digest}"
+                links.append(Link(namespace, layout.distribution_revision_key(namespace, digest), digest, what))
+                self._see(namespace)
+            elif (found := layout.parse_namespace_event(name)) is not None:
+                namespace, tag, event = found
+                self._see(namespace)
+                if self._held is not None and self._held[:2] != (namespace, tag):
+                    settled[self._held[0], self._held[1]] = self._held[2]
+                    self._held = None
+                best = event if self._held is None else winner((self._held[2], event)) or event
+                self._held = namespace, tag, best  # further events may come with the next page
+        self._counts["manifests"] += len(await self._links.write(links, check_manifest))
+        self.done += len(links)
+        await self._settle(settled)
+        if self._seen is not None:
+            await Tell(Progress("export", self._seen, self.done, None, self.told()))
 
-            async def link_manifests(names: tuple[str, ...], namespace: Namespace = namespace) -> None:
-                digests = [digest for name in names if (digest := layout.parse_revision_name(name)) is not None]
-                await together(self._link_manifest(namespace, digest) for digest in digests)
+    def _see(self, namespace: Namespace) -> None:
+        self._counts["namespaces"] += namespace != self._seen
+        self._seen = namespace
 
-            async def link_tags(names: tuple[str, ...], place: Place = place) -> None:
-                tags = [tag for name in names if (tag := layout.parse_tag_folder(name)) is not None]
-                await together(self._settle_tag(place, tag) for tag in tags)
+    async def settle_tags(self) -> None:
+        """No more names follow."""
+        if self._held is not None:
+            namespace, tag, event = self._held
+            self._held = None
+            await self._settle({(namespace, tag): event})
 
-            await _each_page(_keys_of(revisions), link_manifests)
-            await _each_page(_folders_of(tags), link_tags)
-            await Tell(Progress("export", namespace, self.done, None, self.told()))
+    async def _settle(self, tags: dict[tuple[Namespace, Tag], TagEvent]) -> None:
+        """Let distribution know these tags as they are here."""
+        self.done += len(tags)
+        found = await together(self._look_at(namespace, tag, event) for (namespace, tag), event in tags.items())
+        moved: list[Link] = []
+        wanted: list[Link] = []
+        gone: list[Coroutine[Any, Any, None]] = []
+        indexes: dict[str, Link] = {}
+        for ((namespace, tag), event), state in zip(tags.items(), found, strict=True):
+            what = f"{namespace}:{tag}"
+            link = Link(namespace, layout.distribution_tag_key(namespace, tag), event.digest, what)
+            if state in ("same", "absent", "other"):
+                key = layout.distribution_tag_index_key(namespace, tag, event.digest)
+                indexes[what] = Link(namespace, key, event.digest, what)
+            if state == "absent":
+                wanted.append(link)
+            elif state == "other":
+                moved.append(link)
+            elif state in ("deleted", "deleted, there"):
+                gone.append(self._unlink_tag(namespace, tag, known=state != "deleted"))
+        await together(gone)
+        wanted += await self._links.remove(moved)
+        named = {link.what for link in await self._links.write(list(indexes.values()))}
+        known = named - {link.what for link in (*moved, *wanted)}
+        written = await self._links.write([link for link in wanted if link.what in named], absent=True)
+        self._counts["tags"] += len(known) + len(written)
 
-    async def _link_manifest(self, namespace: Namespace, digest: Digest) -> None:
-        self.done += 1
-        key = layout.distribution_revision_key(namespace, digest)
+    async def _look_at(self, namespace: Namespace, tag: Tag, event: TagEvent) -> _State:
+        """How a tag is there, or that it has to be left out."""
         try:
-            stat = await StatKey(key)
-            if stat is None or not stat.size:  # else it was good enough when it was written
-                await _check_bytes(digest)
-                await _check_type(digest)
-            await self._link(digest, key)
-            self._counts["manifests"] += 1
+            return await self._state(namespace, tag, event)
         except (Problem, EffectError) as error:
-            self._leave_out(f"{namespace}@{digest}", error)
+            self._leave_out(f"{namespace}:{tag}", error)
+            return "left out"
 
-    async def _settle_tag(self, place: Place, tag: Tag) -> None:
-        self.done += 1
-        try:
-            event = await newest_event(place.namespace, tag)
-            if event is None:
-                return
-            key = layout.distribution_tag_key(place.namespace, tag)
-            stat = await StatKey(key)
-            if stat is not None and stat.size and event.kind == "set":
-                try:
-                    same = await link_target(key, stat) == event.digest
-                except Problem:  # it says nothing
-                    same, stat = False, None
-                if same:
-                    await self._link_tag(place.namespace, tag, event.digest)
-                    return
-            link = DistributionLink(place.namespace, "tag", str(tag))
-            if stat is not None and stat.size and not place.knows(link, stat):
-                happened = await happened_ms(place.namespace, tag, event)
+    async def _state(self, namespace: Namespace, tag: Tag, event: TagEvent) -> _State:
+        key = layout.distribution_tag_key(namespace, tag)
+        stat = None if await self._links.is_new(namespace) else await StatKey(key)
+        if stat is not None and stat.size:
+            named = await _named(key, stat)
+            if event.kind == "set" and named == event.digest:
+                return "same"
+            if named is not None and not (await place_of(namespace)).knows(
+                DistributionLink(namespace, "tag", tag.name), stat
+            ):
+                happened = await happened_ms(namespace, tag, event)
                 if stat.modified_ms > happened:
                     raise Problem("newer-there", "the old registry was given this tag later; import it first")
-            if event.kind == "del":
-                await self._unlink_tag(place.namespace, tag, known=stat is not None)
-                return
-            revision = await StatKey(layout.distribution_revision_key(place.namespace, event.digest))
-            if revision is None or await StatKey(layout.revision_key(place.namespace, event.digest)) is None:
-                raise Problem("no-manifest", f"it names {event.digest}, which is not among the manifests there")
-            await DeleteKeys((key,))
-            await self._link_tag(place.namespace, tag, event.digest)
-        except (Problem, EffectError) as error:
-            self._leave_out(f"{place.namespace}:{tag}", error)
-
-    async def _link_tag(self, namespace: Namespace, tag: Tag, digest: Digest) -> None:
-        await self._link(digest, layout.distribution_tag_index_key(namespace, tag, digest))
-        await self._link(digest, layout.distribution_tag_key(namespace, tag))
-        self._counts["tags"] += 1
+        if event.kind == "del":
+            return "deleted" if stat is None else "deleted, there"
+        revision = await StatKey(layout.distribution_revision_key(namespace, event.digest))
+        if revision is None or await StatKey(layout.revision_key(namespace, event.digest)) is None:
+            raise Problem("no-manifest", f"it names {event.digest}, which is not among the manifests there")
+        return "absent" if stat is None else "other"
 
     async def _unlink_tag(self, namespace: Namespace, tag: Tag, *, known: bool) -> None:
         """All of it. That of a tag which is not there too: a run that was killed may have left folders on a disk."""
+        try:
+            await self._unlink(namespace, tag)
+            self._counts["removed"] += known
+        except EffectError as error:
+            self._leave_out(f"{namespace}:{tag}", error)
+
+    async def _unlink(self, namespace: Namespace, tag: Tag) -> None:
+        if await self._links.is_new(namespace):
+            return
         prefix = layout.distribution_tag_prefix(namespace, tag)
-        current = layout.distribution_tag_key(namespace, tag)
-        await DeleteKeys((current,))
+        await DeleteKeys((layout.distribution_tag_key(namespace, tag),))
 
         async def unlink(names: tuple[str, ...]) -> None:
             if names:
                 await DeleteKeys(tuple(Key(prefix + name) for name in names))
 
         await _each_page(_keys_of(prefix), unlink)
-        self._counts["removed"] += known
-
-    async def _link(self, digest: Digest, key: Key) -> None:
-        stat = await StatKey(key)
-        if stat is not None and stat.size:
-            return
-        if stat is not None:  # a power cut has emptied it
-            await DeleteKeys((key,))
-        await CreateKeys(((key, str(digest).encode()),))
-        self._counts["written"] += 1
 
     def _leave_out(self, what: str, error: Problem | EffectError) -> None:
         self._unexported.append(Unexported(what, *told(error)))
@@ -263,17 +275,39 @@ class _Run:
     async def compare(self, names: tuple[str, ...]) -> None:
         """Some of the keys below `DISTRIBUTION_PREFIX`."""
         links = [(name, link) for name in names if (link := layout.parse_distribution_link(name)) is not None]
-        for namespace, found in groupby(links, key=lambda entry: entry[1].namespace):
-            if namespace != self._current:
-                await self.leave()
-                self._current = namespace
-                parsed = _namespace(namespace)
-                self._comparison = None if parsed is None else _Comparison(await place_of(parsed))
-            await together(self._compare(Key(DISTRIBUTION_PREFIX + name), link) for name, link in found)
-            await Tell(Progress("export", namespace, self.done, None, self.told()))
+        if not links:
+            return
+        begun = [text for text in dict.fromkeys(link.namespace for _, link in links) if text not in self._comparisons]
+        found = await together(_begin(text) for text in begun)
+        self._comparisons |= dict(zip(begun, found, strict=True))
+        here = await self._look_here([link for _, link in links])
+        await together(
+            self._compare(self._comparisons[link.namespace], Key(DISTRIBUTION_PREFIX + name), link, here.get(link))
+            for name, link in links
+        )
+        last = links[-1][1].namespace  # further links of it may come with the next page
+        await self.leave(last)
+        await Tell(Progress("export", last, self.done, None, self.told()))
 
-    async def _compare(self, key: Key, link: DistributionLink) -> None:
-        comparison = self._comparison
+    async def _look_here(self, links: Sequence[DistributionLink]) -> dict[DistributionLink, Stat | EffectError | None]:
+        """What is here for the links of layers and manifests."""
+        keys: dict[DistributionLink, Key] = {}
+        for link in links:
+            comparison = self._comparisons[link.namespace]
+            digest = layout.parse_distribution_digest(link.name) if link.kind != "tag" else None
+            if comparison is not None and digest is not None:
+                key_of = layout.owner_key if link.kind == "layer" else _revision_key
+                keys[link] = key_of(digest, comparison.place.namespace)
+        return dict(zip(keys, await stats_of(list(keys.values())), strict=True))
+
+    async def _compare(
+        self,
+        comparison: _Comparison | None,
+        key: Key,
+        link: DistributionLink,
+        here: Stat | EffectError | None,
+    ) -> None:
+        """`here` is what is here for a layer or a manifest."""
         seen = False
         try:
             stat = await StatKey(key)
@@ -282,7 +316,9 @@ class _Run:
             if comparison is not None:
                 comparison.place.see(link, stat)
                 seen = comparison.place.has_seen(link, stat)
-                if await _is_here(comparison.place.namespace, link):
+                if isinstance(here, EffectError):
+                    raise here
+                if here is not None or await _is_tag_here(comparison.place.namespace, link):
                     return
                 if seen and link.kind != "tag":
                     comparison.gone.append((link, key))
@@ -293,11 +329,13 @@ class _Run:
             if comparison is not None and not seen:
                 comparison.place.missed.add(name_of(link))
 
-    async def leave(self) -> None:
-        """No more links of this namespace follow."""
-        comparison, self._comparison = self._comparison, None
-        if comparison is None:
-            return
+    async def leave(self, but: str | None = None) -> None:
+        """No more links of the namespaces follow that were compared, except of one of them."""
+        left = [comparison for text, comparison in self._comparisons.items() if text != but]
+        self._comparisons = {text: found for text, found in self._comparisons.items() if text == but}
+        await together(self._end(comparison) for comparison in left if comparison is not None)
+
+    async def _end(self, comparison: _Comparison) -> None:
         for kind in ("revision", "layer"):
             links = tuple(link for link, _ in comparison.gone if link.kind == kind)
             keys = tuple(key for link, key in comparison.gone if link.kind == kind)
@@ -314,51 +352,34 @@ class _Run:
         await comparison.place.record()
 
 
-async def _is_here(namespace: Namespace, link: DistributionLink) -> bool:
-    if link.kind == "tag":
-        try:
-            return await newest_event(namespace, Tag.parse(link.name)) is not None
-        except Invalid:
-            return False
-    digest = layout.parse_distribution_digest(link.name)
-    if digest is None:
-        return False
-    here = layout.owner_key(digest, namespace) if link.kind == "layer" else layout.revision_key(namespace, digest)
-    return await StatKey(here) is not None
-
-
-async def _check_bytes(digest: Digest) -> None:
-    stat = await StatKey(layout.blob_key(digest))
-    if stat is None:
-        raise Problem("no-bytes", f"there are no bytes of {digest}")
-    if stat.size == 0 and digest != Digest.of(b"", digest.algorithm):
-        raise Problem("zero-bytes", f"the file of {digest} is empty")
-
-
-async def _check_type(digest: Digest) -> None:
-    """Whether distribution makes head or tail of the manifest. It reads the body alone, not what it was pushed as."""
-    body = await ReadKey(layout.blob_key(digest)) or b""
+async def _begin(text: str) -> _Comparison | None:
     try:
-        document = parse_json(body)
-        media_type, version = document.get("mediaType"), document.get("schemaVersion")
-    except (ValueError, AttributeError):
-        raise Problem("unknown-type", "the manifest is no JSON object, which distribution needs") from None
-    if media_type and media_type not in SERVED_TYPES:
-        raise Problem("unknown-type", f"distribution serves no {str(media_type)[:200]}, only images and indexes")
-    if version != 2:
-        raise Problem("unknown-type", "the manifest has no schemaVersion 2, which distribution needs")
-
-
-def _namespace(text: str) -> Namespace | None:
-    try:
-        return parse_namespace(text)
+        namespace = parse_namespace(text)
     except Invalid:
+        return None
+    return _Comparison(await place_of(namespace))
+
+
+async def _is_tag_here(namespace: Namespace, link: DistributionLink) -> bool:
+    if link.kind != "tag":
+        return False
+    try:
+        return await newest_event(namespace, Tag.parse(link.name)) is not None
+    except Invalid:
+        return False
+
+
+def _revision_key(digest: Digest, namespace: Namespace) -> Key:
+    return layout.revision_key(namespace, digest)
+
+
+async def _named(key: Key, stat: Stat) -> Digest | None:
+    """What the link of a tag says; None when it says nothing."""
+    try:
+        return await link_target(key, stat)
+    except Problem:
         return None
 
 
 def _keys_of(prefix: Prefix) -> Callable[[str], Effect[Page]]:
     return lambda after: ListKeys(prefix, after)
-
-
-def _folders_of(prefix: Prefix) -> Callable[[str], Effect[Page]]:
-    return lambda after: ListFolders(prefix, after)

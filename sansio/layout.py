@@ -243,6 +243,28 @@ def parse_tag_event(name: str) -> TagEvent | None:
     return TagEvent(at_ms, "set" if match[2] == "set" else "del", Digest(match[3], match[4]))
 
 
+_NAMED = re.compile(r"([^!]+)!(rev|tag)/(.+)")
+
+
+def parse_namespace_revision(name: str) -> tuple[Namespace, Digest] | None:
+    """The namespace and the manifest of a name relative to `NAMESPACES_PREFIX`; None for other names."""
+    match = _NAMED.fullmatch(name)
+    if match is None or match[2] != "rev":
+        return None
+    namespace, digest = _parse_namespace(match[1]), parse_revision_name(match[3])
+    return None if namespace is None or digest is None else (namespace, digest)
+
+
+def parse_namespace_event(name: str) -> tuple[Namespace, Tag, TagEvent] | None:
+    """The namespace, the tag and its event of a name relative to `NAMESPACES_PREFIX`; None for other names."""
+    match = _NAMED.fullmatch(name)
+    if match is None or match[2] != "tag":
+        return None
+    folder, _, event_name = match[3].partition("/")
+    namespace, tag, event = _parse_namespace(match[1]), parse_tag_folder(folder), parse_tag_event(event_name)
+    return None if namespace is None or tag is None or event is None else (namespace, tag, event)
+
+
 def referrers_prefix(namespace: Namespace, subject: Digest) -> Prefix:
     """The manifests of the namespace whose ``subject`` is this digest."""
     return Prefix(f"v2/ns/{namespace}!sub/{_sharded(subject)}/")
@@ -566,6 +588,11 @@ def parse_distribution_link(name: str) -> DistributionLink | None:
     if match["revision"] is not None:
         return DistributionLink(match["namespace"], "revision", match["revision"])
     return DistributionLink(match["namespace"], "tag", match["tag"])
+
+
+def distribution_prefix(namespace: Namespace) -> Prefix:
+    """What distribution keeps of a repository, and of those below it."""
+    return Prefix(f"{DISTRIBUTION_PREFIX}{namespace}/")
 
 
 def distribution_layer_key(namespace: Namespace, digest: Digest) -> Key:

@@ -11,7 +11,7 @@ import pytest
 from angos.sansio import layout
 from angos.sansio.collection.collector import collect
 from angos.sansio.config import RegistryConfig
-from angos.sansio.effects import DeleteKeys, Effect, Key, StatKey, StorageUnavailable
+from angos.sansio.effects import CreateKeys, DeleteKeys, Effect, Key, StatKey, StatKeys, StorageUnavailable
 from angos.sansio.layout import blob_key
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
@@ -54,6 +54,35 @@ def test_distribution_serves_what_was_pushed_here(old: OldStore) -> None:
     for needed in image(0).blobs:
         digest = blob(needed).digest
         assert old.links()[f"v2/repositories/new/name/_layers/sha256/{digest.hex}/link"] == str(digest)
+
+
+def test_a_repository_that_the_catalogue_has_lost_is_exported_all_the_same(old: OldStore) -> None:
+    """Of such a one only the layers were linked, and the export said that all was well: the garbage collection of the
+    old registry would have removed its images."""
+    old.push_here(0, "new/name", "latest")
+    old.registry.world.store.apply(DeleteKeys((layout.catalog_key(Namespace("new/name")),)), "somebody")
+    done = old.give_back()
+    assert (done.namespaces, done.tags, done.unexported) == (3, 4, ())
+    assert old.old_tags()["new/name:latest"] == str(image(0).digest)
+
+
+def test_a_link_that_cannot_be_written_costs_only_itself(old: OldStore) -> None:
+    """Links are written many at a time."""
+    old.push_here(0, "new/name", "latest")
+    wrong = layout.distribution_layer_key(Namespace("new/name"), blob(image(0).blobs[0]).digest)
+    perform = old.registry.perform
+
+    def refuse(effect: Effect[Any]) -> Any:
+        if isinstance(effect, CreateKeys) and wrong in dict(effect.entries):
+            raise StorageUnavailable("a folder is in the way")
+        return perform(effect)
+
+    old.registry.perform = refuse  # type: ignore[method-assign]
+    done = old.give_back()
+    assert [each.problem for each in done.unexported] == ["unreadable"]
+    assert old.old_tags()["new/name:latest"] == str(image(0).digest)
+    assert wrong not in old.links()
+    assert sum("new/name/_layers" in name for name in old.links()) == len(image(0).blobs) - 1
 
 
 def test_links_of_what_was_deleted_here_go(old: OldStore) -> None:
@@ -195,7 +224,8 @@ def test_an_outage_removes_nothing_and_the_next_run_does_the_rest(old: OldStore)
     perform = old.registry.perform
 
     def failing(effect: Effect[Any]) -> Any:
-        if isinstance(effect, StatKey) and effect.key == revision:
+        asked = effect.keys if isinstance(effect, StatKeys) else (effect.key,) if isinstance(effect, StatKey) else ()
+        if revision in asked:
             raise StorageUnavailable("no answer")
         return perform(effect)
 

@@ -66,6 +66,19 @@ def test_the_newest_event_sorts_first(found: list[tuple[int, Digest]]) -> None:
     assert [event.at_ms for event in parsed if event] == sorted((at_ms for at_ms, _ in found), reverse=True)
 
 
+@given(namespaces(), st.integers(0, 2**42), digests())
+def test_names_of_a_namespace_parse_back(namespace: Namespace, at_ms: int, digest: Digest) -> None:
+    event = TagEvent(at_ms, "set", digest)
+    revision = layout.revision_key(namespace, digest).removeprefix(layout.NAMESPACES_PREFIX)
+    tagged = f"{layout.tag_events_prefix(namespace, Tag('v1'))}{event}".removeprefix(layout.NAMESPACES_PREFIX)
+    history = f"{layout.tag_history_prefix(namespace, Tag('v1'))}{event}".removeprefix(layout.NAMESPACES_PREFIX)
+    parsed = [layout.parse_namespace_revision(name) for name in (revision, tagged, history)]
+    assert parsed == [(namespace, digest), None, None]
+    events = [layout.parse_namespace_event(name) for name in (revision, tagged, history)]
+    assert events == [None, (namespace, Tag("v1"), event), None]
+    assert revision < tagged, "manifests come before tags"
+
+
 @given(st.text(max_size=60))
 def test_stray_names_are_recognised_as_such(name: str) -> None:
     for parse in (

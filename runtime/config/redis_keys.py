@@ -64,7 +64,7 @@ CACHE = _redis(
     "each process remembers by itself",
 )
 LEASES = _redis(
-    "Lets replicas and workers wait for each other where two would do the same work; see [run several"
+    "Lets replicas wait for each other where two would do the same work; see [run several"
     " replicas](../how-to/run-several-replicas.md).",
-    "requests wait for those of the same process only, which costs work at worst",
+    "requests wait for those of the same server only, which costs work at worst",
 )

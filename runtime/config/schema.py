@@ -63,7 +63,7 @@ class Configuration:
     cache: RedisConfig | None = None
     """None: each process remembers by itself."""
     leases: RedisConfig | None = None
-    """None: leases hold among the requests of one process."""
+    """None: leases hold among the workers of one server."""
     tls: TlsOptions | None = None
     """None: plain HTTP."""
     access: AccessSettings = field(default_factory=AccessSettings)

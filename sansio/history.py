@@ -20,7 +20,6 @@ from itertools import groupby
 from typing import Any
 
 from angos.sansio import layout
-from angos.sansio.collection.presence import keep
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import Key, ListKeys, ReadClock, ReadKey, StatKey
 from angos.sansio.errors import Invalid, RegistryError
@@ -204,13 +203,15 @@ async def restore_tag(
     changes, wanted = await _find(namespace, tag, to)
     digest = wanted.event.digest
     newest = changes[0].event
-    await keep((digest,), config.collection_grace_seconds)  # retention may be about to delete it
     body, manifest = await _read(namespace, digest, changes)
+    # What is whole now is restored whole, or refused: retention may be about to take it all, an index before its
+    # children.
+    missing, _ = await find_references(namespace, manifest, config.collection_grace_seconds)
     gone = await StatKey(layout.revision_key(namespace, digest)) is None
     if gone:
         _check_window(tag, digest, changes, await ReadClock(), config)
     brought = await _bring_back(namespace, manifest, config, by, DEPTH_MAX) if gone else ()
-    await push_manifest(namespace, digest, body, manifest, (tag,), config, by=by, whole=gone)
+    await push_manifest(namespace, digest, body, manifest, (tag,), config, by=by, whole=gone or not missing)
     before = newest.digest if newest.kind == "set" else None
     return Restored(digest, before, (*brought, digest) if gone else ())
 

@@ -16,7 +16,8 @@ Whoever relies on a manifest has told so before, and looks for marks after that 
 * a push of the manifest, which is also how a tag is set to it and restored, creates a suspicion with its bytes, waits
   for marks, and writes the revision only then (`angos.sansio.manifests.push_manifest`);
 * a push of an index keeps the children, and looks only then whether they are there (`keep_references`);
-* a restore of a tag keeps the manifest before it decides whether that has to be brought back.
+* a restore of a tag keeps what the manifest names, looks whether that is there, and only then whether the manifest
+  is: what was whole is restored whole, or refused.
 
 If P1 came before he looked for marks, he waits, and then sees what is gone: the push writes it again, the index is told
 that its child is missing. If not, his suspicion came before his look, that before P1, and P1 before P2: P2 sees the

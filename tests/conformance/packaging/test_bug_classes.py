@@ -358,6 +358,8 @@ NOTICED_BY: dict[int, tuple[str, list[str]]] = {
             "property/test_retention.py::test_what_has_no_known_time_takes_no_place_among_the_newest",
             "property/test_retention.py::test_another_rule_only_keeps_more",
             "property/test_retention.py::test_signatures_of_what_is_here_stay_and_take_no_place_among_the_newest",
+            "property/test_untagged.py::test_the_whole_tree_goes_in_one_run_with_signatures_and_lists_of_referrers",
+            "property/test_untagged.py::test_children_and_referrers_of_what_stays_stay_and_what_is_referred_to",
             "conformance/runtime/test_retention_rules.py::test_what_cannot_be_meant_is_refused_when_it_is_loaded",
         ],
     ),

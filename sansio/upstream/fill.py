@@ -58,6 +58,9 @@ PLACE_SECONDS = 5.0
 BREAKS_MAX = 4
 BREAK_SECONDS = 0.5  # before the rest is asked for; doubles
 LIED_SECONDS = 30.0
+FULL_SECONDS = 60.0
+FULL_NAME = "upstream:no space"
+"""Remembered for a while: whoever follows a fill that finds no space is cut off, so not everybody has to try."""
 
 
 def fill_name(namespace: Namespace, digest: Digest) -> str:
@@ -69,7 +72,7 @@ async def fill_blob(
     namespace: Namespace, digest: Digest, config: RegistryConfig, repository: RepositoryConfig
 ) -> FillEnd:
     """The operation. It never raises for anything that an upstream or a store can cause."""
-    refusal: RegistryError
+    refusal: RegistryError | None = None
     try:
         end = None
         while end is None:
@@ -78,9 +81,12 @@ async def fill_blob(
     except RegistryError as error:
         refusal = error
     except StorageFull:
-        return FillEnd(stored=False)
+        refusal = None
     except EffectError as error:
         refusal = refusal_of(error)
+    if refusal is None:
+        await WriteCache(FULL_NAME, b"1", FULL_SECONDS)
+        return FillEnd(stored=False)
     return FillEnd(refusal.status, refusal.message, int(refusal.headers.get("Retry-After", "0")))
 
 
@@ -95,6 +101,8 @@ async def _take_turn(
             return FillEnd()
         if await ReadCache(missing_name(namespace, digest)):
             return FillEnd(404, blob_unknown(namespace, digest).message)
+        if await ReadCache(FULL_NAME):
+            return FillEnd(stored=False)
         if not alone:
             return None
         if not await TakeFillPlace(name, config.fills_max, PLACE_SECONDS):

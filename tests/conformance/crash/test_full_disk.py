@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.http_client import Answer, refused
+from tests.conformance.http_client import Answer, ProtocolViolation, refused
 from tests.conformance.oci.content import OCI_MANIFEST, artifact_of, descriptor, digest_of
 from tests.conformance.oci.repository import WAYS, Repository
 from tests.conformance.registry_process import RegistryProcess, stored_files
+from tests.conformance.runtime.example_configuration import file_with, written
+from tests.conformance.upstream.scripted_upstream import Case, Upstream, mirrors
 
 MIB = 1 << 20
 
@@ -259,3 +262,25 @@ def test_a_registry_starts_and_serves_on_a_full_disk(repository: Repository, dis
     finally:
         registry.stop()
         disk.free()
+
+
+def test_a_mirror_with_a_full_disk_passes_on_what_it_cannot_store(disk: Disk, tmp_path: Path) -> None:
+    """Every pull of a blob that was not here yet was cut off, or answered 502, for as long as the disk was full: each
+    tried to store it first."""
+    upstream = Upstream.made()
+    with upstream.server:
+        file = file_with(tmp_path, written(mirrors(upstream.server.origin, ["hub"])))
+        log = tmp_path / "mirror.log"
+        registry = RegistryProcess.start(disk.folder / "data", arguments=("-c", str(file)), log_path=log)
+        try:
+            case = upstream.cases["hub"] = Case("hub", registry)
+            disk.fill()
+            content, path = case.blob(2 * MIB)
+            other, elsewhere = case.blob(3 * MIB)
+            with contextlib.suppress(ProtocolViolation):
+                assert case.get(path).body != content, "the disk is not full"
+            for _ in range(2):
+                assert case.get(path).body == content
+                assert case.get(elsewhere).body == other
+        finally:
+            registry.stop()

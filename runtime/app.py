@@ -253,6 +253,13 @@ class Foundation:
             self._pulls.follow(configuration.registry)
             if self._tasks is not None:
                 self._pulls.start(self._tasks)
+        if self._tasks is not None:
+            self._tasks.start_soon(self._declare_pulls)
+
+    async def _declare_pulls(self) -> None:
+        from angos.runtime.pulls import declare  # not before the server serves
+
+        await declare(self._opened, lambda: self._configuration.registry.update_pull_time)
 
     def _pull_recorder(self, config: RegistryConfig) -> PullRecorder:
         # A server that records no pulls starts without it.

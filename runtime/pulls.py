@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from angos.runtime.driver import drive
 from angos.runtime.performer import RequestPerformer
-from angos.sansio.effects import NotePull
+from angos.sansio.effects import EffectError, NotePull
 from angos.sansio.operation import Operation
-from angos.sansio.pulls import PullBook, write_pulls
+from angos.sansio.pulls import PullBook, begin_recording, end_recording, write_pulls
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -106,3 +107,23 @@ class PullRecorder:
 
 def _granularity_ms(config: RegistryConfig) -> int:
     return max(1, int(config.pull_time_granularity_seconds * 1000))
+
+
+async def declare(opened: Opened, wanted: Callable[[], bool]) -> None:
+    """Say in the store whether pulls are recorded from now on, as is wanted; again until it can be said."""
+    told = False
+    while True:
+        recording = wanted()
+        services = opened.services()
+        operation = Operation(begin_recording() if recording else end_recording())
+        try:
+            await drive(operation, RequestPerformer(services, {}), services.in_thread)
+        except EffectError as error:
+            if recording and not told:
+                told = True
+                _log.error("pulls: cannot write down that they are recorded, to be tried again: %s", error)
+        else:
+            if wanted() == recording:
+                return
+            continue
+        await anyio.sleep(WRITE_SECONDS)

@@ -12,6 +12,7 @@ The layout is that of Angos 1.6. Blob bytes lie where CNCF distribution keeps th
     v2/ns/<ns>!sub/<alg>/<hh>/<hex>/<alg>.<hex>               a referrer of a subject                (descriptor)
     v2/ns/<ns>!atime/<what>!/<ord>.<id>                       when it was pulled: tag/<tag>, rev/<alg>/<hex> or
                                                               blob/<alg>/<hex>                       (JSON)
+    v2/pulls/<ord>                                            pulls are recorded since then         (empty)
     v2/cat/<ns>!                                              the namespace may hold something       (empty)
     v2/repositories/<ns>/_uploads/<i>/<id>.<what>             an upload: see upload_session.py
     v2/import/<ns>!/<ord>                                     the namespace was taken over          (JSON)
@@ -359,6 +360,14 @@ def parse_pull_name(name: str) -> Pulled | None:
     elif family in ("rev", "blob"):
         what = parse_distribution_digest(text)
     return None if what is None else Pulled(what, at_ms)
+
+
+RECORDING_PREFIX = Prefix("v2/pulls/")
+
+
+def recording_key(at_ms: int) -> Key:
+    """Present: since this time pulls are recorded."""
+    return Key(f"{RECORDING_PREFIX}{ORDER_MAX - at_ms:016x}")
 
 
 CATALOG_PREFIX = Prefix("v2/cat/")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from angos.sansio import layout
@@ -22,6 +22,7 @@ from angos.sansio.effects import EffectError, Key, ListKeys, ReadClock, StatKey,
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.progress import Passed, Progress, Removed
+from angos.sansio.pulls import PullTimes, last_pulls, recording_since
 from angos.sansio.retention import RetentionConfig, TagFacts, Verdict, judge, named_subject
 from angos.sansio.scopes import leased
 from angos.sansio.tags import newest_events, unset_event
@@ -123,6 +124,8 @@ class _Run:
         self._passed = 0
         self._counts: Counter[Outcome] = Counter()
         self._of_manifests: Counter[Outcome] = Counter()
+        self._recording_ms: int | None = None
+        """Since when pulls are recorded."""
         self.looked_at = 0
 
     def told(self) -> tuple[tuple[str, int], ...]:
@@ -142,13 +145,18 @@ class _Run:
 
     async def visit(self, namespace: Namespace) -> None:
         """Judge the tags of this repository, and its manifests without one, and delete what may go."""
+        rules, min_age_ms = self._config.rules_for(namespace), int(self._config.min_age_seconds * 1000)
         facts, problem = await self._look_at_all(namespace)
+        pulls: PullTimes | None = None
+        if not problem and any(rule.asks_for_pulls for rule in rules):
+            pulls, problem = await self._look_at_pulls(namespace)
+        if pulls is not None:
+            facts = [replace(one, pulled_ms=pulls.last(one.tag, one.pushed_ms)) for one in facts]
         if problem:
             # Half of the tags would be ranked wrongly.
             await self._pass(str(namespace), problem)
             return
         now_ms = await ReadClock()
-        rules, min_age_ms = self._config.rules_for(namespace), int(self._config.min_age_seconds * 1000)
         verdicts = judge(facts, rules, now_ms, min_age_ms=min_age_ms)
         self.looked_at += len(facts)
         outcomes = await together(self._carry_out(namespace, verdict) for verdict in verdicts if verdict.goes)
@@ -170,6 +178,7 @@ class _Run:
                 self._registry.collection_grace_seconds,
                 self._registry.tag_history_seconds,
                 self._suspicions,
+                pulls,
             )
             found += await self._visit_untagged(namespace, terms, going)
         self._namespaces += bool(found)
@@ -183,6 +192,16 @@ class _Run:
             return [], str(error)
         live = [(tag, event) for tag, event in newest.items() if event.kind == "set"]
         return list(await together(self._look(namespace, tag, event) for tag, event in live)), ""
+
+    async def _look_at_pulls(self, namespace: Namespace) -> tuple[PullTimes | None, str]:
+        """The last pulls of the repository, or the reason why they are not known."""
+        try:
+            if self._recording_ms is None:
+                since_ms = await recording_since()
+                self._recording_ms = await ReadClock() if since_ms is None else since_ms
+            return PullTimes(await last_pulls(namespace), self._recording_ms), ""
+        except EffectError as error:
+            return None, str(error) or "no answer"
 
     async def _look(self, namespace: Namespace, tag: Tag, event: TagEvent) -> TagFacts:
         subject = named_subject(tag)

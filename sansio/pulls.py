@@ -16,6 +16,14 @@ same pull, and each writes a thing at most once in so long. Newest first, one li
   written. So a time that is recorded is no earlier than the last pull minus the granularity.
 * That something could not be written or listed is nobody's problem but the record's: it is tried again.
 
+Of what was pushed before anybody recorded pulls nobody knows whether it was pulled. So it is written down as well
+since when pulls are recorded (`begin_recording`), and until then everything counts as pulled (`PullTimes.last`): to
+switch the recording on together with a rule about pulls deletes nothing that was in use. A process that serves without
+recording takes that back.
+
+The newest record of a thing stays when the thing is deleted, since it may come back, until somebody who knows all that
+there is forgets it (`forget_pulls`).
+
 Angos 1.6 keeps a key for each pull, under the same names and with the client in them. They count as records, and all
 but the newest one go when something is recorded anew.
 """
@@ -31,7 +39,7 @@ from typing import Final
 
 from angos.sansio import layout
 from angos.sansio.compact_json import compact_json
-from angos.sansio.effects import CreateKeys, DeleteKeys, EffectError, Key, ListKeys, Prefix
+from angos.sansio.effects import CreateKeys, DeleteKeys, EffectError, Key, ListKeys, Prefix, ReadClock
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.together import together
@@ -220,3 +228,46 @@ async def forget_pulls(namespace: Namespace, kept: Collection[Tag | Digest], bef
         if old:
             await DeleteKeys(tuple(old))
         after, more = page.last, page.more
+
+
+# --- since when -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PullTimes:
+    """What rules are told about the pulls of a namespace."""
+
+    recorded: LastPulls
+    since_ms: int
+    """Since when pulls are recorded."""
+
+    def last(self, what: Tag | Digest, pushed_ms: int | None) -> int | None:
+        """When it was pulled for the last time, or may have been: what was pushed before pulls were recorded may have
+        been pulled until then. None: never."""
+        recorded = self.recorded
+        recorded_ms = recorded.tags.get(what) if isinstance(what, Tag) else recorded.digests.get(what)
+        if pushed_ms is None or pushed_ms < self.since_ms:
+            return max(self.since_ms, recorded_ms or 0)
+        return recorded_ms
+
+
+async def recording_since() -> int | None:
+    """Since when pulls are recorded, without a gap; None when nobody says so."""
+    return max(await _recordings(), default=None)
+
+
+async def begin_recording() -> None:
+    """From now on pulls are recorded. Whoever goes on with it changes nothing."""
+    if not await _recordings():
+        await CreateKeys(((layout.recording_key(await ReadClock()), b""),))
+
+
+async def end_recording() -> None:
+    """A process serves that does not record pulls: whoever records them later begins anew."""
+    if known := await _recordings():
+        await DeleteKeys(tuple(layout.recording_key(at_ms) for at_ms in known))
+
+
+async def _recordings() -> list[int]:
+    page = await ListKeys(layout.RECORDING_PREFIX)
+    return [at_ms for name in page.names if (at_ms := layout.parse_ordered_name(name)) is not None]

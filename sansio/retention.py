@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from angos.sansio.access.expression import EvaluationError, Expression, compile_expression
+from angos.sansio.access.expression_nodes import Call, Constant, Has, Index, Select, walk
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.digest import HEX_LENGTH, Digest
 from angos.sansio.oci.reference import Namespace, Tag
@@ -30,6 +31,7 @@ PREFIXES_MAX: Final = 100
 
 NOW: Final = "now()"
 RANKING: Final = "top_pushed()"
+PULL_RANKING: Final = "top_pulled()"
 """Variables that no rule can name; the functions read them."""
 
 
@@ -48,21 +50,27 @@ def _bounded(value: int) -> int:
     return value
 
 
-def _top_pushed(variables: Mapping[str, Any], count: Any) -> bool:
-    if type(count) is not int:
-        raise EvaluationError("top_pushed takes a whole number")
-    return _is_among_the_newest(variables, count, "")
+def _top(name: str, ranking: str) -> Callable[..., Any]:
+    def run(variables: Mapping[str, Any], count: Any) -> bool:
+        if type(count) is not int:
+            raise EvaluationError(f"{name} takes a whole number")
+        return _is_among_the_first(variables, ranking, count, "")
+
+    return run
 
 
-def _top_pushed_with_prefix(variables: Mapping[str, Any], prefix: Any, count: Any) -> bool:
-    if type(prefix) is not str or type(count) is not int:
-        raise EvaluationError("top_pushed_with_prefix takes a text and a whole number")
-    return _is_among_the_newest(variables, count, prefix)
+def _top_with_prefix(name: str, ranking: str) -> Callable[..., Any]:
+    def run(variables: Mapping[str, Any], prefix: Any, count: Any) -> bool:
+        if type(prefix) is not str or type(count) is not int:
+            raise EvaluationError(f"{name} takes a text and a whole number")
+        return _is_among_the_first(variables, ranking, count, prefix)
+
+    return run
 
 
-def _is_among_the_newest(variables: Mapping[str, Any], count: int, prefix: str) -> bool:
-    ranking: _Ranking = variables[RANKING]
-    rank = ranking.ranks(prefix).get(variables["image"]["tag"])
+def _is_among_the_first(variables: Mapping[str, Any], ranking: str, count: int, prefix: str) -> bool:
+    ranked: _Ranking = variables[ranking]
+    rank = ranked.ranks(prefix).get(variables["image"]["tag"])
     return rank is not None and rank < count
 
 
@@ -71,10 +79,27 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "days": _seconds("days", 86400),
     "hours": _seconds("hours", 3600),
     "minutes": _seconds("minutes", 60),
-    "top_pushed": _top_pushed,
-    "top_pushed_with_prefix": _top_pushed_with_prefix,
+    "top_pushed": _top("top_pushed", RANKING),
+    "top_pushed_with_prefix": _top_with_prefix("top_pushed_with_prefix", RANKING),
+    "top_pulled": _top("top_pulled", PULL_RANKING),
+    "top_pulled_with_prefix": _top_with_prefix("top_pulled_with_prefix", PULL_RANKING),
 }
 """What rules can call beside the functions of the language."""
+
+
+def about_pulls(expression: Expression) -> str | None:
+    """What in a rule has to do with pulls, for a person; None when nothing has."""
+    for node in walk(expression):
+        match node:
+            case Call("top_pulled" | "top_pulled_with_prefix" as name):
+                return name
+            case (
+                Select(_, "last_pulled_at") | Has(_, "last_pulled_at") | Index(_, Constant("string", "last_pulled_at"))
+            ):
+                return "image.last_pulled_at"
+            case _:
+                pass
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +112,10 @@ class RetentionRule:
     expression: Expression
     evaluate: Callable[[Mapping[str, Any]], Any] = field(default=None, compare=False, repr=False)  # type: ignore[assignment]
     """Made from the expression unless given."""
+    asks_for_pulls: bool = field(default=False, init=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "asks_for_pulls", about_pulls(self.expression) is not None)
         if self.evaluate is None:
             object.__setattr__(self, "evaluate", compile_expression(self.expression, functions=FUNCTIONS))
 
@@ -133,6 +160,8 @@ class TagFacts:
     """What set it. None: that could not be read."""
     has_subject: bool = False
     """It belongs to a manifest of the repository."""
+    pulled_ms: int | None = None
+    """When something was pulled by it for the last time, or may have been; None: never, or nobody wants to know."""
 
     @property
     def pushed_ms(self) -> int | None:
@@ -168,18 +197,21 @@ def judge(
     """The verdict on each tag of one repository, all of which are given, in their order."""
     if not rules:
         return tuple(Verdict(facts, "no rules") for facts in tags)
-    ranking = _Ranking(tags)
-    return tuple(_judge(facts, ranking, rules, now_ms, min_age_ms) for facts in tags)
+    rankings = {RANKING: _Ranking(tags), PULL_RANKING: _Ranking(tags, by_pull=True)}
+    return tuple(_judge(facts, rankings, rules, now_ms, min_age_ms) for facts in tags)
 
 
 class _Ranking:
-    """How many tags were pushed later, of those that are ranked. Tags of one moment are ranked by name, so that two
-    runs agree."""
+    """How many tags were pushed later, or pulled later, of those that are ranked. Tags that were pushed at one moment
+    are ranked by name, so that two runs agree. Times of pulls are rounded, so of equal ones nobody knows which is
+    later: all of them have the rank of the first."""
 
-    def __init__(self, tags: Iterable[TagFacts]) -> None:
-        dated = ((facts.pushed_ms, facts.tag.name) for facts in tags if not facts.has_subject)
-        ranked = sorted((-pushed_ms, name) for pushed_ms, name in dated if pushed_ms is not None)
-        self._newest_first = [name for _, name in ranked]
+    def __init__(self, tags: Iterable[TagFacts], *, by_pull: bool = False) -> None:
+        dated = [
+            (facts.pulled_ms if by_pull else facts.pushed_ms, facts.tag.name) for facts in tags if not facts.has_subject
+        ]
+        self._newest_first = sorted((-at_ms, name) for at_ms, name in dated if at_ms is not None)
+        self._share = by_pull
         self._known: dict[str, dict[str, int]] = {}
 
     def ranks(self, prefix: str) -> dict[str, int]:
@@ -188,12 +220,18 @@ class _Ranking:
         if known is None:
             if len(self._known) >= PREFIXES_MAX:
                 raise EvaluationError(f"rules ask for more than {PREFIXES_MAX} beginnings of tags")
-            names = (name for name in self._newest_first if name.startswith(prefix))
-            known = self._known[prefix] = {name: rank for rank, name in enumerate(names)}
+            known = self._known[prefix] = {}
+            rank, before_ms = 0, None
+            for at_ms, name in self._newest_first:
+                if name.startswith(prefix):
+                    rank = rank if self._share and at_ms == before_ms else len(known)
+                    known[name], before_ms = rank, at_ms
         return known
 
 
-def _judge(facts: TagFacts, ranking: _Ranking, rules: Sequence[RetentionRule], now_ms: int, min_age_ms: int) -> Verdict:
+def _judge(
+    facts: TagFacts, rankings: Mapping[str, _Ranking], rules: Sequence[RetentionRule], now_ms: int, min_age_ms: int
+) -> Verdict:
     if facts.event is None:
         return Verdict(facts, "unreadable")
     if facts.has_subject:
@@ -203,18 +241,23 @@ def _judge(facts: TagFacts, ranking: _Ranking, rules: Sequence[RetentionRule], n
         return Verdict(facts, "undated")
     if now_ms - pushed_ms < min_age_ms:
         return Verdict(facts, "young")
-    why, rule, problem = apply_rules(rules, facts.tag.name, pushed_ms, now_ms, ranking)
+    why, rule, problem = apply_rules(rules, facts.tag.name, pushed_ms, now_ms, facts.pulled_ms, rankings)
     return Verdict(facts, why, rule, problem)
 
 
 def apply_rules(
-    rules: Sequence[RetentionRule], tag: str | None, pushed_ms: int, now_ms: int, ranking: _Ranking | None = None
+    rules: Sequence[RetentionRule],
+    tag: str | None,
+    pushed_ms: int,
+    now_ms: int,
+    pulled_ms: int | None,
+    rankings: Mapping[str, _Ranking] | None = None,
 ) -> tuple[Ruled, RetentionRule | None, str]:
     """What rules say about a tag, or about a manifest without one; which of them decided; and how it failed."""
     variables = {
-        "image": {"tag": tag, "pushed_at": pushed_ms // 1000},
+        "image": {"tag": tag, "pushed_at": pushed_ms // 1000, "last_pulled_at": (pulled_ms or 0) // 1000},
         NOW: now_ms // 1000,
-        RANKING: _Ranking(()) if ranking is None else ranking,
+        **(rankings or {RANKING: _Ranking(()), PULL_RANKING: _Ranking(())}),
     }
     for rule in rules:
         try:

@@ -35,6 +35,7 @@ from angos.sansio.manifests import recorded_media_type
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import parse_manifest
 from angos.sansio.oci.reference import Namespace, Tag
+from angos.sansio.pulls import PullTimes
 from angos.sansio.retention import RetentionRule, Ruled, apply_rules, named_subject
 from angos.sansio.together import together
 
@@ -92,6 +93,8 @@ class Terms:
     history_seconds: float
     own: dict[Key, None]
     """Suspicions that the run made itself."""
+    pulls: PullTimes | None = None
+    """None: no rule asks for them."""
 
 
 class Look:
@@ -271,7 +274,8 @@ class Look:
         elif terms.now_ms - pushed_ms < terms.min_age_ms:
             self._keep(Fate(digest, pushed_ms, "young"))
         else:
-            why, rule, problem = apply_rules(terms.rules, None, pushed_ms, terms.now_ms)
+            pulled_ms = None if terms.pulls is None else terms.pulls.last(digest, pushed_ms)
+            why, rule, problem = apply_rules(terms.rules, None, pushed_ms, terms.now_ms, pulled_ms)
             if why != "no rule":
                 self._keep(Fate(digest, pushed_ms, why, rule, problem))
 

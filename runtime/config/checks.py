@@ -27,6 +27,7 @@ def check_between(values: Values) -> list[Problem]:
         *_check_clients(values),
         *_check_webhook_names(values),
         *_check_repositories(values.tables("repository")),
+        *_check_rules_about_pulls(values),
         *check_upstreams(tuple(values.tables("repository").values())),
     ]
 
@@ -171,6 +172,22 @@ def _check_repositories(repositories: Mapping[str, Values]) -> Iterator[Problem]
             if outer in repositories:
                 shown = toml_path(("repository", outer))
                 yield repository.problem_of_table(f"lies inside [{shown}]; a namespace belongs to one of them only")
+
+
+def _check_rules_about_pulls(values: Values) -> Iterator[Problem]:
+    """Without times of pulls every image would look as if nobody had ever pulled it, and go."""
+    found = values.table("global")
+    if found.get("update_pull_time"):
+        return
+    for table in (found, *values.tables("repository").values()):
+        policy = table.table("retention_policy")
+        for index, (_, expression) in enumerate(policy.get("rules", ())):
+            from angos.sansio.retention import about_pulls
+
+            if (name := about_pulls(expression)) is not None:
+                where = f"{policy.path('rules')}[{index}]"
+                advice = f"it asks for {name}, and pulls are not recorded; set {found.path('update_pull_time')} to true"
+                yield Problem(policy.files.get("rules", policy.file), where, advice)
 
 
 # --- warnings ---------------------------------------------------------------------------------------------------------

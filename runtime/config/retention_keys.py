@@ -23,6 +23,7 @@ FUNCTIONS = {
     "top_pushed": 1,
     "top_pushed_with_prefix": 2,
     "top_pulled": 1,
+    "top_pulled_with_prefix": 2,
 }
 """What they may call beside the functions of the language, with the number of arguments."""
 
@@ -36,27 +37,7 @@ def _rule(value: object, _folder: Path) -> tuple[str, Expression]:
         expression = parse_rule(value, variables=VARIABLES, functions=FUNCTIONS)
     except BadRule as error:
         raise Unusable(str(error)) from None
-    if (name := _pull_time(expression)) is not None:
-        raise Unusable(
-            f"it asks for {name}, and this version does not record when images are pulled: every image would look as"
-            " if nobody had ever pulled it"
-        )
     return value, expression
-
-
-def _pull_time(expression: Expression) -> str | None:
-    """What in a rule has to do with pulling."""
-    from angos.sansio.access.expression_nodes import Call, Constant, Has, Index, Select, walk
-
-    for node in walk(expression):
-        match node:
-            case Call("top_pulled"):
-                return "top_pulled"
-            case Select(_, name) | Has(_, name) | Index(_, Constant("string", name)) if name == "last_pulled_at":
-                return "image.last_pulled_at"
-            case _:
-                pass
-    return None
 
 
 RETENTION_RULE = Kind("rule", _rule, {"type": "string", "minLength": 1})

@@ -150,6 +150,8 @@ def _tag(judged: Judged) -> dict[str, Any]:
         "outcome": judged.outcome,
         "why": verdict.why,
     }
+    if facts.pulled_ms is not None:
+        found["last_pulled_at"] = facts.pulled_ms // 1000
     return found | _ruled(verdict)
 
 

@@ -182,6 +182,10 @@ def _probe(rest: str) -> Known | None:
     return Known("probe") if what and layout.parse_probe_folder(folder) is not None else None
 
 
+def _recording(rest: str) -> Known | None:
+    return None if layout.parse_ordered_name(rest) is None else Known("pull")
+
+
 def _scrub(rest: str) -> Known | None:
     return None if layout.parse_ordered_name(rest) is None else Known("scrub")
 
@@ -223,6 +227,7 @@ _FAMILIES: dict[str, Callable[[str], Known | None]] = {
     layout.DISTRIBUTION_PREFIX: _repository,
     layout.IMPORTS_PREFIX: _import,
     layout.PROBES_PREFIX: _probe,
+    layout.RECORDING_PREFIX: _recording,
     layout.SCRUB_PREFIX: _scrub,
     layout.SUSPECTS_PREFIX: _suspect,
     layout.COLLECTORS_PREFIX: _collector,

@@ -10,12 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angos.sansio import layout, pulls
+from angos.sansio.access.expression_nodes import Constant, Select, Variable
 from angos.sansio.config import RegistryConfig, RepositoryConfig
 from angos.sansio.effects import CreateKeys, DeleteKeys, Effect, Key, ListKeys, NotePull, Prefix, StorageUnavailable
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.operation import Operation
-from angos.sansio.pulls import LastPulls, Pull, PullBook, Written, last_pulls, write_pulls
+from angos.sansio.prune import prune
+from angos.sansio.pulls import (
+    LastPulls,
+    Pull,
+    PullBook,
+    Written,
+    begin_recording,
+    end_recording,
+    last_pulls,
+    write_pulls,
+)
+from angos.sansio.retention import RetentionConfig, RetentionRule
 from angos.sansio.upstream.config import Upstream
 from angos.simulator import simulation
 from angos.simulator.choices import Calm
@@ -284,3 +296,105 @@ def test_a_key_says_what_was_pulled_and_when(what: Tag | Digest, at_ms: int, blo
 )
 def test_stray_names_are_no_pulls(name: str) -> None:
     assert layout.parse_pull_name(name) is None
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+UNUSED = RetentionRule(
+    "image.last_pulled_at > 0",
+    "rules[0]",
+    Select(Variable("image"), "last_pulled_at"),
+    lambda variables: variables["image"]["last_pulled_at"] > variables["now()"] - 3 * HOUR // 1000,
+)
+"""Keeps what was pulled within three hours."""
+
+
+def _going(registry: SimulatedRegistry) -> list[str]:
+    done = registry.run(Operation(prune(RetentionConfig((UNUSED,), min_age_seconds=0), dry_run=True)))
+    assert not done.passed
+    return [str(one.verdict.facts.tag) for one in done.tags if one.verdict.goes]
+
+
+def _push(registry: SimulatedRegistry, tag: str, number: int = 0) -> Digest:
+    pushed = image(number)
+    headers = {"Content-Type": pushed.media_type}
+    assert registry.send("PUT", f"/v2/a/manifests/{tag}", headers, pushed.content).status == 201
+    return pushed.digest
+
+
+def test_what_was_pushed_before_pulls_were_recorded_counts_as_pulled_until_then() -> None:
+    """Otherwise whoever switches the recording on together with such a rule loses what is in use."""
+    registry = _registry(RECORDING)
+    clock = registry.world.clock
+    clock.now_ms += 100 * HOUR
+    assert _going(registry) == [], "nobody says since when pulls are recorded"
+    registry.run(Operation(begin_recording()))
+    began_ms = clock.now_ms
+    clock.now_ms += HOUR
+    _push(registry, "later")
+    registry.run(Operation(begin_recording()))  # a restart
+    assert _going(registry) == ["later"], "that one was never pulled for certain"
+    clock.now_ms = began_ms + 4 * HOUR
+    assert _going(registry) == ["later", "v1"]
+    registry.send("GET", "/v2/a/manifests/v1")
+    _write(registry)
+    assert _going(registry) == ["later"]
+
+
+def test_a_manifest_without_a_tag_is_judged_by_its_own_pulls_those_by_a_tag_that_it_had_included() -> None:
+    registry = _registry(RECORDING)
+    registry.run(Operation(begin_recording()))
+    registry.world.clock.now_ms += HOUR
+    used, unused = (_push(registry, tag, number) for number, tag in ((1, "v1"), (3, "v2")))
+    registry.world.clock.now_ms += 100 * HOUR
+    registry.send("GET", "/v2/a/manifests/v1")
+    _write(registry)
+    for tag in ("v1", "v2"):
+        assert registry.send("DELETE", f"/v2/a/manifests/{tag}").status == 202
+    registry.world.clock.now_ms += HOUR
+    config = RetentionConfig((UNUSED,), min_age_seconds=0)
+    done = registry.run(Operation(prune(config, registry=RegistryConfig(collection_grace_seconds=60), dry_run=True)))
+    assert {one.fate.digest: one.outcome for one in done.manifests} == {
+        DIGEST: "deleted",
+        used: "kept",
+        unused: "deleted",
+    }
+
+
+def test_a_gap_in_the_recording_is_a_new_beginning() -> None:
+    registry = _registry(RECORDING)
+    registry.run(Operation(begin_recording()))
+    registry.world.clock.now_ms += 4 * HOUR
+    assert _going(registry) == ["v1"]
+    registry.run(Operation(end_recording()))
+    assert _going(registry) == []
+    registry.run(Operation(begin_recording()))
+    assert _going(registry) == []
+    registry.world.clock.now_ms += 4 * HOUR
+    assert _going(registry) == ["v1"]
+
+
+def test_when_pulls_cannot_be_listed_nothing_of_the_repository_is_deleted() -> None:
+    registry = _registry(RECORDING)
+    registry.run(Operation(begin_recording()))
+    registry.world.clock.now_ms += 4 * HOUR
+    apply = registry.world.store.apply
+
+    def fail(effect: Effect[Any], replica: str) -> Any:
+        if isinstance(effect, ListKeys) and "!atime/" in effect.prefix:
+            raise StorageUnavailable("no answer")
+        return apply(effect, replica)
+
+    registry.world.store.apply = fail  # type: ignore[method-assign,assignment]
+    done = registry.run(Operation(prune(RetentionConfig((UNUSED,), min_age_seconds=0))))
+    assert (done.tags, done.passed) == ((), 1)
+
+
+def test_without_a_rule_about_pulls_they_are_not_listed() -> None:
+    registry = _registry(RECORDING)
+    registry.effects.clear()
+    rule = RetentionRule("false", "rules[0]", Constant("bool", False))
+    registry.run(Operation(prune(RetentionConfig((rule,)), dry_run=True)))
+    asked = [effect.prefix for effect in registry.effects if isinstance(effect, ListKeys)]
+    assert asked
+    assert not any("atime" in prefix or "pulls" in prefix for prefix in asked)

@@ -91,12 +91,12 @@ def test_a_rule_that_fails_keeps_and_says_why() -> None:
 def test_rules_see_the_tag_and_its_time_in_seconds() -> None:
     seen: list[Variables] = []
     judge([facts("v1", 1.0)], [rule(seen.append)], NOW_MS)
-    assert seen[0]["image"] == {"tag": "v1", "pushed_at": (NOW_MS - DAY_MS) // 1000}
+    assert seen[0]["image"] == {"tag": "v1", "pushed_at": (NOW_MS - DAY_MS) // 1000, "last_pulled_at": 0}
     assert FUNCTIONS["now"](seen[0]) == NOW_MS // 1000
     assert [FUNCTIONS[name](seen[0], 3) for name in ("days", "hours", "minutes")] == [259_200, 10_800, 180]
 
 
-@pytest.mark.parametrize("name", ["days", "hours", "minutes", "top_pushed"])
+@pytest.mark.parametrize("name", ["days", "hours", "minutes", "top_pushed", "top_pulled"])
 @pytest.mark.parametrize("argument", ["3", None, 3.0, True])
 def test_functions_take_whole_numbers_only(name: str, argument: object) -> None:
     with pytest.raises(EvaluationError):

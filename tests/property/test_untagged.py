@@ -174,7 +174,8 @@ def test_rules_see_no_tag_and_the_time_of_the_first_push() -> None:
         return False
 
     repository.prune(rule(look))
-    assert seen == [{"tag": None, "pushed_at": pushed_at}] * 2, "asked when it is decided, and again under the mark"
+    image = {"tag": None, "pushed_at": pushed_at, "last_pulled_at": 0}
+    assert seen == [image] * 2, "asked when it is decided, and again under the mark"
     assert not repository.has(old)
 
 

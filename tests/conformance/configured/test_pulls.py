@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from angos.sansio.oci.reference import Namespace
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start
 from tests.conformance.configured.coverage import changes_with
 from tests.conformance.configured.test_repositories import tag
+from tests.conformance.configured.test_retention import prune
 from tests.conformance.oci.content import artifact_of, digest_of
 
 pytestmark = pytest.mark.xdist_group("configured-repositories")
@@ -52,6 +54,19 @@ def test_pulls_are_recorded_when_the_server_ends_if_not_before(start: Start) -> 
         for at_ms in found.values():
             assert at_ms % granularity_ms == 0
             assert began_ms - granularity_ms < at_ms <= int(time.time() * 1000)
+
+
+def test_switching_the_recording_on_with_a_rule_about_pulls_deletes_nothing_that_was_there(start: Start) -> None:
+    registry = start({})
+    assert tag(registry, "a", "v1") == 201
+    registry.stop()
+    policy = {"rules": ["now() - image.last_pulled_at < days(1)"], "min_age": 0}
+    data = {"fs": {"root_dir": str(registry.log_path.parent / "data"), "sync_to_disk": False}}
+    recording = start({"global": {"update_pull_time": True, "retention_policy": policy}, "blob_store": data})
+    assert tag(recording, "a", "v2") == 201
+    done = prune(recording, "--dry-run", "--json")
+    assert done.stderr == ""
+    assert {one["tag"]: one["outcome"] for one in json.loads(done.stdout)["tags"]} == {"v1": "kept", "v2": "deleted"}
 
 
 def test_pulls_that_cannot_be_recorded_are_told_once_and_disturb_nobody(start: Start) -> None:

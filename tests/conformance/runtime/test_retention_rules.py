@@ -58,13 +58,63 @@ def test_what_rules_keep(rules: list[str], kept: set[str], tmp_path: Path) -> No
     assert {verdict.facts.tag.name for verdict in verdicts if not verdict.goes} == kept
 
 
+PULLED = {"latest": 1, "v1.0": 1, "v1.1": 30, "v2.0": None, "dev-1": 3, "dev-2": None, "dev-3": 60}
+"""Tags, and how many days ago they were pulled."""
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        (["now() - image.last_pulled_at < days(10)"], {"latest", "v1.0", "dev-1"}),
+        (["image.last_pulled_at == 0"], {"v2.0", "dev-2"}),
+        (["top_pulled(3)"], {"latest", "v1.0", "dev-1"}),
+        # Of two of the same time nobody knows which is later.
+        (["top_pulled(1)"], {"latest", "v1.0"}),
+        (["top_pulled(2)"], {"latest", "v1.0"}),
+        (["top_pulled(0)"], set()),
+        (["top_pulled(10)"], {tag for tag, days in PULLED.items() if days}),
+        (["top_pulled_with_prefix('v', 1) || top_pulled_with_prefix('dev-', 1)"], {"v1.0", "dev-1"}),
+        (["top_pulled('a')"], {*AGES}),  # fails, and so keeps
+    ],
+)
+def test_what_rules_about_pulls_keep(rules: list[str], kept: set[str], tmp_path: Path) -> None:
+    document = {"global": {"update_pull_time": True, "retention_policy": {"rules": rules}}}
+    config = load(tmp_path, document).retention
+    assert config is not None
+    found = config.rules_for(Namespace("a"))
+    assert all(rule.asks_for_pulls for rule in found)
+    tags = [
+        TagFacts(
+            Tag(tag),
+            TagEvent((NOW - age * DAY) * 1000, "set", Digest.of(b"")),
+            pulled_ms=None if (days := PULLED[tag]) is None else (NOW - days * DAY) * 1000,
+        )
+        for tag, age in AGES.items()
+    ]
+    verdicts = judge(tags, found, NOW * 1000)
+    assert {verdict.facts.tag.name for verdict in verdicts if not verdict.goes} == kept
+
+
+def test_rules_of_a_repository_about_pulls_need_the_recording_too(tmp_path: Path) -> None:
+    document: dict[str, object] = {"repository": {"a": {"retention_policy": {"rules": ["true", "top_pulled(1)"]}}}}
+    with pytest.raises(BadConfiguration) as caught:
+        load(tmp_path, document)
+    (problem,) = caught.value.problems
+    assert problem.path == "repository.a.retention_policy.rules[1]"
+    assert load(tmp_path, {**document, "global": {"update_pull_time": True}}).retention is not None
+
+
 @pytest.mark.parametrize(
     ("rule", "problem"),
     [
-        ("image.last_pulled_at > 0", "does not record when images are pulled"),
-        ("image['last_pulled_at'] > 0", "does not record when images are pulled"),
-        ("has(image.last_pulled_at)", "does not record when images are pulled"),
-        ("top_pulled(3)", "asks for top_pulled, and this version does not record"),
+        (
+            "image.last_pulled_at > 0",
+            "asks for image.last_pulled_at, and pulls are not recorded; set global.update_pull",
+        ),
+        ("image['last_pulled_at'] > 0", "asks for image.last_pulled_at"),
+        ("has(image.last_pulled_at)", "asks for image.last_pulled_at"),
+        ("top_pulled(3)", "asks for top_pulled, and pulls are not recorded; set global.update_pull_time to true"),
+        ("image.tag == 'a' || top_pulled_with_prefix('v', 3)", "asks for top_pulled_with_prefix"),
         ("image.pushedat > 0", "image has no field pushedat; did you mean image.pushed_at?"),
         ("identity.username == 'a'", "there is no variable identity"),
         ("top_pushed()", "top_pushed takes 1 argument"),

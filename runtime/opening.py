@@ -44,11 +44,15 @@ class Opened:
         configuration: Configuration,
         observed: Callable[[ContentStore], ContentStore] = lambda store: store,
         workers: int = 1,
+        *,
+        for_writing: bool = True,
     ) -> None:
-        """`observed`: puts something around each store. `workers`: processes that will use it together.
+        """`observed`: puts something around each store. `workers`: processes that will use it together. Without
+        `for_writing` folders may be read-only.
 
         Raises `UnusableRoot` for a folder or a bucket that cannot be used; a bucket is not asked for that."""
         self._buckets: dict[str, S3Store] = {}
+        self._for_writing = for_writing
         blob_store, metadata_store = configuration.blob_store, configuration.metadata_store
         self.blobs = self.metadata = observed(self._open("blob_store", blob_store))
         if metadata_store is not None and (
@@ -122,7 +126,7 @@ class Opened:
 
     def _open(self, name: str, store: DirectoryConfig | S3Options) -> ContentStore:
         if isinstance(store, DirectoryConfig):
-            return DirectoryStore(store.root_dir, store.sync_to_disk)
+            return DirectoryStore(store.root_dir, store.sync_to_disk, for_writing=self._for_writing)
         from angos.runtime.client.trust import ClientTlsUnusable
         from angos.runtime.stores.s3.store import S3Store
 
@@ -141,12 +145,16 @@ class Opened:
 
 @asynccontextmanager
 async def opened_services(
-    configuration: Configuration, access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({})
+    configuration: Configuration,
+    access: Mapping[type[Effect[Any]], Perform] = MappingProxyType({}),
+    *,
+    for_writing: bool = True,
 ) -> AsyncIterator[Services]:
-    """For a command: performs the effects of storage, leases, time and ids. `access`: see `Services`.
+    """For a command: performs the effects of storage, leases, time and ids. `access`: see `Services`, `for_writing`:
+    see `Opened`.
 
     Raises `UnusableRoot`."""
-    opened = Opened(configuration)
+    opened = Opened(configuration, for_writing=for_writing)
     try:
         yield opened.services(access)
     finally:

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print("\n".join(_lines(measured, dry_run)))  # noqa: T201
         return 1 if any(measured.passed_over for measured in done.repositories) else 0
 
-    return frame.run(arguments, begin, show)
+    return frame.run(arguments, begin, show, for_writing=not dry_run)
 
 
 def _lines(measured: Measured, dry_run: bool) -> Iterator[str]:

@@ -57,8 +57,11 @@ def run(
     arguments: argparse.Namespace,
     operation: Callable[[Configuration], Operation[T]],
     show: Callable[[T], int],
+    *,
+    for_writing: bool = True,
 ) -> int:
-    """Do it. `show` prints the result on standard output and gives the exit code."""
+    """Do it. `show` prints the result on standard output and gives the exit code. Without `for_writing` the store may
+    be read-only, as a snapshot is."""
     try:
         configuration = _configuration(arguments)
     except BadConfiguration as error:
@@ -69,7 +72,7 @@ def run(
     logging.getLogger("angos.storage").setLevel(logging.CRITICAL)  # what fails is told here, once and for people
     meter = Meter(sys.stderr)
     try:
-        result = anyio.run(_drive, configuration, operation, meter)
+        result = anyio.run(_drive, configuration, operation, meter, for_writing)
     except (UnusableRoot, EffectError) as error:
         meter.clear()
         return refuse([printable(error)])
@@ -85,8 +88,10 @@ def run(
     return show(result)
 
 
-async def _drive(configuration: Configuration, operation: Callable[[Configuration], Operation[T]], meter: Meter) -> T:
-    async with opened_services(configuration, {Tell: meter.tell}) as services:
+async def _drive(
+    configuration: Configuration, operation: Callable[[Configuration], Operation[T]], meter: Meter, for_writing: bool
+) -> T:
+    async with opened_services(configuration, {Tell: meter.tell}, for_writing=for_writing) as services:
         return await drive(operation(configuration), RequestPerformer(services, {}))
 
 

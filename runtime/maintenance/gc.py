@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             print("\n".join(_swept(done, dry_run) if isinstance(done, Swept) else _collected(done, dry_run)))  # noqa: T201
         return 1 if done.refused or done.passed_over else 0
 
-    return frame.run(arguments, begin, show)
+    return frame.run(arguments, begin, show, for_writing=not dry_run)
 
 
 def _collected(done: Collected, dry_run: bool) -> list[str]:

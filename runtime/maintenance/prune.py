@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(_as_json(done, dry_run) if arguments.json else "\n".join(_lines(done, dry_run)))  # noqa: T201
         return 1 if done.passed else 0
 
-    return frame.run(arguments, begin, show)
+    return frame.run(arguments, begin, show, for_writing=not dry_run)
 
 
 # --- for a person -----------------------------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return Operation(scrub(settings))
 
-    return frame.run(arguments, operation, _show_json if arguments.json else _show)
+    show = _show_json if arguments.json else _show
+    return frame.run(arguments, operation, show, for_writing=not arguments.dry_run)
 
 
 def _megabytes(text: str) -> int:

@@ -91,7 +91,7 @@ def _history(arguments: argparse.Namespace) -> int:
             print(printable(_text(line, width if tag is None else 0)))  # noqa: T201
         return 0
 
-    return frame.run(arguments, operation, show)
+    return frame.run(arguments, operation, show, for_writing=False)
 
 
 async def _read(namespace: Namespace, tag: Tag | None, number: int, config: RegistryConfig) -> list[_Line]:

@@ -98,13 +98,15 @@ class OpenedContent:
 class DirectoryStore:
     """All storage effects on the folder `root`, which is made if need be.
 
-    With `sync` False nothing waits for the disk: a crash of the machine may lose what was acknowledged.
+    With `sync` False nothing waits for the disk: a crash of the machine may lose what was acknowledged. Without
+    `for_writing` it is left as it is, so that it may be read-only.
     Raises `UnusableRoot` when the folder cannot be used.
     """
 
-    def __init__(self, root: Path, sync: bool = True) -> None:
+    def __init__(self, root: Path, sync: bool = True, *, for_writing: bool = True) -> None:
         self._disk = Disk(root, sync=sync)
-        self._disk.prepare()
+        if for_writing:
+            self._disk.prepare()
         self._folders = plans.Folders()
         self._listings = FolderListings()
         self._remembered = RememberedValues()

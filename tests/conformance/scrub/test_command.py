@@ -178,3 +178,15 @@ def test_who_reads_may_stop_reading(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+
+
+def test_who_only_looks_writes_nothing_at_all(tmp_path: Path) -> None:
+    """A snapshot that is mounted read-only was refused: each command made its folder for temporary files first."""
+    root = tmp_path / "data"
+    (root / "v2" / "ns").mkdir(parents=True)
+    for command in ("scrub --dry-run", "gc --dry-run", "gc --full --dry-run", "prune --dry-run", "tags history a"):
+        words = [sys.executable, "-m", "angos.runtime", *command.split(), "--root", str(root)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (1 if command.startswith("tags") else 0), done.stderr
+    assert list(root.iterdir()) == [root / "v2"]

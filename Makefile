@@ -20,7 +20,7 @@ SCRIPTS := tests benchmarks
 
 help:
 	@echo 'make run    serve on http://$(HOST):$(PORT), data in $(ROOT); PORT=, HOST=, ROOT=, ARGS="--workers 2" override'
-	@echo 'make test   run all tests; ARGS="-k upload" selects'
+	@echo 'make test   run all tests; ARGS="-k upload" selects, HYPOTHESIS_PROFILE=nightly searches longer'
 	@echo 'make check  ruff and mypy --strict'
 	@echo 'make bench  measure against docker-registry and nginx; ROWS=manifest,head selects'
 	@echo 'make clean  remove what the other targets made, except the data'

@@ -32,6 +32,8 @@ async def post_restore(namespace: Namespace, query: Query, config: RegistryConfi
     text = query.get("tag")
     if text is None:
         raise RegistryError(400, "NAME_INVALID", "which tag? add ?tag=<tag>")
+    if len(query.all("tag")) > 1 or len(query.all("to")) > 1:
+        raise RegistryError(400, "UNSUPPORTED", "one tag at a time can be set back, to one digest or time")
     tag, to = _tag(text), query.get("to")
     restored = await restore_tag(namespace, tag, None if to is None else _target(to), config, by)
     headers = (

@@ -32,7 +32,7 @@ from angos.runtime.observability.progress_events import estimate, summary
 from angos.runtime.opening import opened_services
 from angos.runtime.performer import RequestPerformer
 from angos.runtime.stores.disk import UnusableRoot
-from angos.sansio.effects import EffectError, Tell
+from angos.sansio.effects import EffectError, StorageFull, Tell
 from angos.sansio.errors import RegistryError
 from angos.sansio.operation import Operation
 from angos.sansio.progress import Passed, Progress
@@ -75,7 +75,12 @@ def run(
         result = anyio.run(_drive, configuration, operation, meter, for_writing)
     except (UnusableRoot, EffectError) as error:
         meter.clear()
-        return refuse([printable(error)])
+        hint = (
+            "; free some kilobytes there first, for what a command writes down"
+            if isinstance(error, StorageFull)
+            else ""
+        )
+        return refuse([f"{printable(error)}{hint}"])
     except RegistryError as error:
         meter.clear()
         complain(printable(error.message))

@@ -297,6 +297,8 @@ def test_there_is_nothing_to_go_back_to() -> None:
     world.push(0)
     world.restore(404)
     world.ask(400, "POST", "/v2/_ext/a/_restore")
+    world.ask(400, "POST", "/v2/_ext/a/_restore?tag=v1&tag=v2")
+    world.ask(400, "POST", "/v2/_ext/a/_restore?tag=v1&to=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z")
 
 
 def test_a_manifest_that_was_deleted_comes_back_within_the_window() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from angos.runtime.maintenance import frame
 from angos.runtime.observability.progress_events import estimate, summary
-from angos.sansio.effects import ListKeys, Prefix, StorageUnavailable, Tell
+from angos.sansio.effects import ListKeys, Prefix, StorageFull, StorageUnavailable, Tell
 from angos.sansio.operation import Operation
 from angos.sansio.progress import Passed, Progress
 
@@ -62,6 +62,7 @@ def test_a_configuration_that_is_wrong_is_told(tmp_path: Path, capsys: pytest.Ca
     ("error", "code", "told"),
     [
         (StorageUnavailable("the bucket does not answer"), 1, "angos: the bucket does not answer\n"),
+        (StorageFull("creating keys: no space"), 1, "angos: creating keys: no space; free some kilobytes there first"),
         (KeyboardInterrupt(), 130, "angos: interrupted; what was done so far counts, and the next run goes on with"),
     ],
 )

@@ -98,6 +98,11 @@ class RegistryConfig:
         repository = self.repository(namespace) if self.repositories else None
         return repository is not None and repository.records_pulls
 
+    def keeps_pulls_of_blobs(self, namespace: Namespace) -> bool:
+        """Whether pulls of blobs of this namespace are recorded, too."""
+        repository = self.repository(namespace)
+        return repository is not None and repository.records_pulls
+
     @property
     def records_any_pulls(self) -> bool:
         """Whether pulls are recorded anywhere."""

@@ -22,16 +22,18 @@ from angos.sansio.effects import EffectError, Key, ListKeys, ReadClock, StatKey,
 from angos.sansio.layout import TagEvent
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.progress import Passed, Progress, Removed
-from angos.sansio.pulls import PullTimes, last_pulls, recording_since
+from angos.sansio.pulls import LastPulls, PullTimes, forget_pulls, last_pulls, recording_since
 from angos.sansio.retention import RetentionConfig, TagFacts, Verdict, judge, named_subject
 from angos.sansio.scopes import leased
 from angos.sansio.tags import newest_events, unset_event
 from angos.sansio.together import together
-from angos.sansio.untagged import Fate, Terms
+from angos.sansio.untagged import Fate, Terms, revisions_of
 from angos.sansio.untagged_removal import prune_untagged
 
 WORK = "retention"
 LEASE_SECONDS = 600.0
+FORGET_SECONDS = 30 * 86_400.0
+"""When something was pulled that is gone is of no use after so long."""
 
 Outcome = Literal["kept", "deleted", "pushed again", "failed"]
 """``pushed again``: or deleted by somebody else, since it was looked at. ``failed``: it should have been deleted."""
@@ -181,6 +183,8 @@ class _Run:
                 pulls,
             )
             found += await self._visit_untagged(namespace, terms, going)
+            if pulls is not None and not self._dry_run and not self._registry.keeps_pulls_of_blobs(namespace):
+                await self._forget(namespace, [one.tag for one in facts], pulls.recorded, self._registry, now_ms)
         self._namespaces += bool(found)
         await Tell(Progress(WORK, str(namespace), self.looked_at, None, self.told()))
 
@@ -202,6 +206,24 @@ class _Run:
             return PullTimes(await last_pulls(namespace), self._recording_ms), ""
         except EffectError as error:
             return None, str(error) or "no answer"
+
+    async def _forget(
+        self, namespace: Namespace, tags: Sequence[Tag], pulls: LastPulls, registry: RegistryConfig, now_ms: int
+    ) -> None:
+        """Pulls of what has been gone for long, so that records do not pile up. What a process may still take for
+        recorded is younger."""
+        old_ms = now_ms - int(max(FORGET_SECONDS, 2 * registry.pull_time_granularity_seconds) * 1000)
+        live = frozenset(tags)
+        old_tags = any(at_ms < old_ms and tag not in live for tag, at_ms in pulls.tags.items())
+        if not old_tags and all(at_ms >= old_ms for at_ms in pulls.digests.values()):
+            return
+        problem = ""
+        try:
+            await forget_pulls(namespace, {*tags, *await revisions_of(namespace)}, old_ms)
+        except EffectError as error:
+            problem = str(error)
+        if problem:
+            await self._pass(f"pulls of {namespace}", problem)
 
     async def _look(self, namespace: Namespace, tag: Tag, event: TagEvent) -> TagFacts:
         subject = named_subject(tag)

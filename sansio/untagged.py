@@ -128,7 +128,7 @@ class Look:
 
         Fails when the namespace cannot be listed.
         """
-        listed = await _revisions(self._namespace) if only is None else tuple(sorted(only))
+        listed = await revisions_of(self._namespace) if only is None else tuple(sorted(only))
         self._there = dict.fromkeys(listed, True)
         self._note_tags(tags)
         self._untagged = {
@@ -338,7 +338,7 @@ class Look:
         return Named(children, manifest.subject)
 
 
-async def _revisions(namespace: Namespace) -> tuple[Digest, ...]:
+async def revisions_of(namespace: Namespace) -> tuple[Digest, ...]:
     found: list[Digest] = []
     after, more = "", True
     while more:

@@ -361,6 +361,34 @@ def test_a_manifest_without_a_tag_is_judged_by_its_own_pulls_those_by_a_tag_that
     }
 
 
+def test_pulls_of_what_has_been_gone_for_a_month_are_forgotten_and_others_are_not() -> None:
+    registry = _registry(RECORDING)
+    registry.run(Operation(begin_recording()))
+    gone = _push(registry, "gone", 1)
+    for reference in ("v1", "gone"):
+        registry.send("GET", f"/v2/a/manifests/{reference}")
+    _write(registry)
+    assert registry.send("DELETE", f"/v2/a/manifests/{gone}").status == 202
+    everything = RetentionRule(
+        "image.last_pulled_at >= 0", "rules[0]", Select(Variable("image"), "last_pulled_at"), lambda _: True
+    )
+
+    def pruned(config: RegistryConfig, *, dry_run: bool = False) -> LastPulls:
+        done = registry.run(Operation(prune(RetentionConfig((everything,)), registry=config, dry_run=dry_run)))
+        assert not done.passed
+        return _recorded(registry)
+
+    before = _recorded(registry)
+    assert set(before.tags) == {V1, Tag("gone")}
+    registry.world.clock.now_ms += 29 * 24 * HOUR
+    assert pruned(RECORDING) == before
+    registry.world.clock.now_ms += 2 * 24 * HOUR
+    assert pruned(RECORDING, dry_run=True) == before
+    assert pruned(RegistryConfig(update_pull_time=True, pull_time_granularity_seconds=20 * 86_400)) == before
+    after = pruned(RECORDING)
+    assert (set(after.tags), set(after.digests)) == ({V1}, {DIGEST})
+
+
 def test_a_gap_in_the_recording_is_a_new_beginning() -> None:
     registry = _registry(RECORDING)
     registry.run(Operation(begin_recording()))

@@ -54,6 +54,12 @@ def error_answer(status: int, code: Code, message: str, retry_seconds: float | N
     return _answer_of(RegistryError(status, code, message, headers=headers))
 
 
+def _removed(key: str) -> AnswerImpossible:
+    """It was there when the answer was made: whoever asks again is told 404, or a mirror fetches it again."""
+    message = "the content was removed while it was asked for; ask again"
+    return AnswerImpossible(f"{key} is absent", error_answer(503, "UNAVAILABLE", message, 1))
+
+
 def _answer_of(refusal: RegistryError) -> Response:
     answer = error_response(refusal)
     return Response(answer.status, EVERY_ANSWER + answer.headers, answer.body)
@@ -146,7 +152,7 @@ async def write_response(
     except EffectError as error:
         raise AnswerImpossible(f"{body.key} cannot be opened: {error}", _answer_of(refusal_of(error))) from error
     if content is None:
-        raise AnswerImpossible(f"{body.key} is absent")
+        raise _removed(body.key)
     if isinstance(content, FetchedContent):
         await _relay(head, [] if bodiless else _segments(body), content, body.key, channel, deadline, options, limiter)
         return
@@ -213,7 +219,7 @@ async def _relay(
                 raise ContentTruncated(f"{key} was not sent whole: {error}") from error
             raise AnswerImpossible(f"{key} cannot be read: {error}", _answer_of(refusal_of(error))) from error
         if not found:
-            raise ContentTruncated(f"{key} is absent") if begun else AnswerImpossible(f"{key} is absent")
+            raise ContentTruncated(f"{key} is absent") if begun else _removed(key)
     if ready:
         await send()
 

@@ -58,20 +58,27 @@ def test_an_empty_value_is_served(server: RunningServer) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "/file?name=missing&length=5",
         "/file?name=broken&length=5",
         f"/file?name=content&length={len(CONTENT) + 1}",
         f"/file?name=content&start={len(CONTENT)}&length=1",
         f"/slices?name=content&spans=0-1,5-{len(CONTENT)}",
     ],
 )
-def test_content_that_is_not_there_is_a_500(
+def test_content_that_is_not_as_described_is_a_500(
     server: RunningServer, target: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with server.connect() as wire:
         answer = wire.get(target)
         assert (answer.status, answer.error_code(), answer.closes) == (500, "INTERNAL_ERROR", True)
     assert any(record.levelname == "ERROR" for record in caplog.records)
+    server.wait_until(StandIn.all_closed)
+
+
+def test_content_that_was_removed_this_moment_is_to_be_asked_for_again(server: RunningServer) -> None:
+    with server.connect() as wire:
+        answer = wire.get("/file?name=missing&length=5")
+        assert (answer.status, answer.error_code(), answer.closes) == (503, "UNAVAILABLE", True)
+        assert answer.fields["retry-after"]
     server.wait_until(StandIn.all_closed)
 
 

@@ -53,10 +53,11 @@ def test_a_store_that_is_away_is_a_503_as_long_as_nothing_was_sent(
     assert any("the store is away" in record.getMessage() for record in caplog.records)
 
 
-def test_content_that_is_absent_is_a_500(server: RunningServer) -> None:
+def test_content_that_was_removed_this_moment_is_to_be_asked_for_again(server: RunningServer) -> None:
     with server.connect() as wire:
         answer = wire.get("/file?name=fetched/missing&length=1000")
-        assert (answer.status, answer.error_code()) == (500, "INTERNAL_ERROR")
+        assert (answer.status, answer.error_code()) == (503, "UNAVAILABLE")
+        assert answer.fields["retry-after"]
 
 
 def test_a_store_that_goes_away_in_the_middle_cuts_the_connection(

@@ -35,7 +35,7 @@ from tests.conformance.server.test_contents import (  # noqa: F401
     test_a_slice_of_a_value_arrives_identical,
     test_an_empty_value_is_served,
     test_content_that_ends_early_cuts_the_connection_and_is_never_padded,
-    test_content_that_is_not_there_is_a_500,
+    test_content_that_is_not_as_described_is_a_500,
     test_head_of_a_value_has_its_length_only,
     test_several_slices_arrive_between_their_boundaries,
 )

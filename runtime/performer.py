@@ -18,6 +18,7 @@ from angos.sansio.effects import (
     DeleteKeys,
     DeleteKeysWithin,
     DiscardPart,
+    DiscardUnfinished,
     DiscardUpload,
     DrawId,
     Effect,
@@ -28,6 +29,7 @@ from angos.sansio.effects import (
     ListFolders,
     ListKeys,
     ListStats,
+    ListUnfinished,
     Page,
     PromoteParts,
     ReadBody,
@@ -44,6 +46,7 @@ from angos.sansio.effects import (
     StatKeys,
     StatPage,
     StatsBelow,
+    Unfinished,
     VerifyPassword,
 )
 from angos.sansio.layout import store_of
@@ -95,6 +98,8 @@ class Store(Protocol):
     def promote_parts(self, effect: PromoteParts) -> Now[bool]: ...
     def discard_part(self, effect: DiscardPart) -> Now[None]: ...
     def discard_upload(self, effect: DiscardUpload) -> Now[None]: ...
+    def list_unfinished(self, effect: ListUnfinished) -> Now[tuple[Unfinished, ...]]: ...
+    def discard_unfinished(self, effect: DiscardUnfinished) -> Now[None]: ...
 
 
 class Leases(Protocol):
@@ -143,6 +148,8 @@ class Services:
             PromoteParts: blobs.promote_parts,
             DiscardPart: blobs.discard_part,
             DiscardUpload: blobs.discard_upload,
+            ListUnfinished: blobs.list_unfinished,
+            DiscardUnfinished: blobs.discard_unfinished,
             AcquireLease: leases.acquire,
             ReleaseLease: leases.release,
             ReadClock: clock.read,
@@ -195,7 +202,7 @@ class Services:
         for store in (self.blobs, self.metadata):
             mine = [index for index, (key, _) in enumerate(effect.entries) if self.of(key) is store]
             if mine:
-                some = CreateKeys(tuple(effect.entries[index] for index in mine), effect.durable)
+                some = CreateKeys(tuple(effect.entries[index] for index in mine), effect.durable, effect.definite)
                 created |= zip(mine, await _reply(store.create_keys(some)), strict=True)
         return tuple(created[index] for index in range(len(effect.entries)))
 

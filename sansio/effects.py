@@ -195,6 +195,9 @@ class CreateKeys(Effect[tuple[bool, ...]]):
     entries: tuple[tuple[Key, bytes], ...]
     durable: bool = True
     """False: a power cut may take those that were new, unless a later key beside them is durable. Saves the waiting."""
+    definite: bool = False
+    """On reply nothing of this can happen any more: a key that is deleted then does not come back. When that cannot be
+    said, since a request before the one that was answered had no answer, it fails with `StorageUnavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +344,33 @@ class DiscardUpload(Effect[None]):
     """
 
     upload: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A value that somebody began to send in pieces. No key leads to it, and it takes space until it is completed or
+    discarded: for ever when its process was killed."""
+
+    key: Key
+    """What it was to become."""
+    id: str
+    began_ms: int | None
+    """Wall clock of the store, in milliseconds since 1970; None when the store does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListUnfinished(Effect[tuple[Unfinished, ...]]):
+    """All of them whose keys are below `prefix`. A directory has none: what it leaves lies beside its keys."""
+
+    prefix: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardUnfinished(Effect[None]):
+    """Give one up, with its pieces; whoever still sends some is refused. One that is gone or completed is no error."""
+
+    key: Key
+    id: str
 
 
 # --- leases, time, entropy --------------------------------------------------------------------------------------------

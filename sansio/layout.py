@@ -500,6 +500,14 @@ def parse_upload_name(name: str) -> str | None:
     return match[2] if match is not None and match[2].startswith(match[1]) else None
 
 
+def parse_upload_key(key: str) -> Prefix | None:
+    """The `upload_prefix` of the upload that this key belongs to; None for every other key."""
+    namespace, mark, name = key.removeprefix(DISTRIBUTION_PREFIX).partition("/_uploads/")
+    upload_id = parse_upload_name(name) if mark and key.startswith(DISTRIBUTION_PREFIX) else None
+    owner = None if upload_id is None else _parse_namespace(namespace)
+    return None if upload_id is None or owner is None else upload_prefix(owner, upload_id)
+
+
 # --- trying a bucket out ----------------------------------------------------------------------------------------------
 
 PROBES_PREFIX = Prefix("v2/probe/")

@@ -149,7 +149,7 @@ _ERRORS: dict[str, type[EffectError]] = {
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-_LATER_FIELDS: dict[type, str] = {ReadBody: "private", CreateKeys: "durable"}
+_LATER_FIELDS: dict[type, tuple[str, ...]] = {ReadBody: ("private",), CreateKeys: ("durable", "definite")}
 """Fields that these did not always have. Left out while they have their defaults, so that old traces still replay."""
 
 
@@ -174,11 +174,15 @@ def encode(value: Any) -> Any:
         return {"is": name, "private": True} if value.private else {"is": name, "value": encode(value.value)}
     if isinstance(value, AskWebhook):
         value = replace(value, headers=tuple((field, public_value(field, text)) for field, text in value.headers))
-    later = _LATER_FIELDS.get(type(value))
+    later = _LATER_FIELDS.get(type(value), ())
     found = {field: getattr(value, field.name) for field in fields(value) if field.compare}
     return {
         "is": name,
-        **{field.name: encode(item) for field, item in found.items() if field.name != later or item != field.default},
+        **{
+            field.name: encode(item)
+            for field, item in found.items()
+            if field.name not in later or item != field.default
+        },
     }
 
 

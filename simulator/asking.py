@@ -13,6 +13,7 @@ from angos.sansio.bucket.attempts import AttemptFailed
 from angos.sansio.bucket.requests import (
     BeginPieces,
     CompletePieces,
+    Delete,
     DeleteMany,
     Found,
     List,
@@ -25,8 +26,10 @@ from angos.sansio.bucket.requests import (
 from angos.sansio.effects import (
     CopyKey,
     CreateKeys,
+    DeleteKeysWithin,
     Effect,
     EffectError,
+    Key,
     OperationCancelled,
     PromoteParts,
     StorageFull,
@@ -56,6 +59,13 @@ class Asking(Injection):
             except BodyReadTwice:
                 raise self._read_twice(task) from None
         while not carrying.ended:
+            if type(effect) is DeleteKeysWithin:
+                if self._is_too_late(task, effect):
+                    carrying.abandon()
+                    carrying.given_up.clear()  # none is on its way
+                    task.carrying = None
+                    return
+                self._note_removal(carrying)
             self._ask_once(task, effect, carrying)
             if task.carrying is not carrying or task.stalled:  # it has ended with its process, or stands still
                 return
@@ -69,6 +79,17 @@ class Asking(Injection):
             if self.timeline is not None:
                 self.timeline.applied(task.name, carrying.value)
             self._resume(task, carrying.value)
+
+    def _note_removal(self, carrying: Carrying) -> None:
+        """A request that removes is about to be sent, and may be carried out at any moment from now on."""
+        for branch in carrying.waiting:
+            match branch.request:
+                case Delete(key):
+                    self.invariants.removing((Key(key),), self.steps)
+                case DeleteMany(keys):
+                    self.invariants.removing(tuple(map(Key, keys)), self.steps)
+                case _:
+                    pass
 
     def _ask_once(self, task: Task, effect: Effect[Any], carrying: Carrying) -> None:
         waiting = carrying.waiting
@@ -132,7 +153,10 @@ class Asking(Injection):
                 s3.take_quietly(request)
                 return self._no_answer(carrying, branch, "the reply was lost")
             case "late":
-                self._late.append((request, task.exchange.replica, None))
+                until_ms = None
+                if isinstance(effect, DeleteKeysWithin):
+                    until_ms = task.issued_ms + int(effect.within_seconds * 1000)
+                self._late.append((request, task.exchange.replica, until_ms))
                 if isinstance(request, Put) and isinstance(effect, CreateKeys):
                     task.exchange.arrives_late = True
                 return self._no_answer(carrying, branch, "no answer yet")

@@ -400,7 +400,7 @@ _POSSIBLE_TO_REQUESTS: dict[tuple[type[Any], bool, tuple[str, ...]], tuple[str, 
 def possible_to(request: type[Any], effect: type[Any], enabled: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """What can happen to such a request to a bucket, sent for such an effect, the calm option first; and before it the
     label of this choice."""
-    lasting = issubclass(effect, NEVER_MADE_AGAIN)
+    lasting = issubclass(effect, (*NEVER_MADE_AGAIN, DeleteKeysWithin))
     if (known := _POSSIBLE_TO_REQUESTS.get((request, lasting, enabled))) is not None:
         return known
     late = lasting and issubclass(request, CHANGING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from angos.sansio.effects import (
@@ -164,8 +165,8 @@ class Injection(Scheduler):
 
     def _part_of(self, effect: Effect[Any]) -> Effect[Any]:
         match effect:
-            case CreateKeys(entries, durable):
-                return CreateKeys(tuple(entry for entry in entries if self.choices.pick("entry", 2)), durable)
+            case CreateKeys(entries):
+                return replace(effect, entries=tuple(entry for entry in entries if self.choices.pick("entry", 2)))
             case DeleteKeys(keys) | DeleteKeysWithin(keys):
                 return DeleteKeys(tuple(key for key in keys if self.choices.pick("entry", 2)))
             case DiscardUpload(upload):

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from angos.sansio.bucket.requests import Delete, DeleteMany
 from angos.sansio.effects import (
     AcquireLease,
     DeleteKeysWithin,
     DrawId,
     Effect,
     EffectError,
+    Key,
     NotePull,
     OperationCancelled,
     ReadBody,
@@ -251,6 +253,9 @@ class Scheduler(Turns):
             return
         if isinstance(effect, DeleteKeysWithin):
             self.invariants.removing(effect.keys, self.steps)
+        elif isinstance(effect, (Delete, DeleteMany)) and until_ms is not None:
+            keys = (effect.key,) if isinstance(effect, Delete) else effect.keys
+            self.invariants.removing(tuple(map(Key, keys)), self.steps)
         if self.timeline is not None:
             self.timeline.note(self.steps, self._clock.now_ms, f"late: {type(effect).__name__} is applied")
         if isinstance(effect, Effect):

@@ -149,6 +149,8 @@ class Simulation(Asking):
             self._let_days_pass()
             self.calls([COLLECT], "collector")
         self.invariants.exact()
+        if self.world.s3 is not None and "keeps pieces" not in self.scenario.quirks:
+            self.invariants.bucket_at_rest(self.world.s3.bucket.uploads, self.scenario.quirks, faulty=False)
 
     def _play_in_peace(self, acts: tuple[Act, ...], name: str) -> None:
         if acts:

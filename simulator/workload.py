@@ -131,7 +131,8 @@ COLLECTED = (
 
 
 def draw_collected(number: int, *, store: StoreKind | None = None, faults: bool = True) -> Seed:
-    """The run of this number with collectors at work, among things that were pushed and deleted days ago."""
+    """The run of this number with collectors at work, among things that were pushed and deleted days ago. In S3, with
+    requests that come late, twice or not at all, only when that is asked for."""
     random = Random(f"collected {number}")
     chance = random.random
 
@@ -153,7 +154,8 @@ def draw_collected(number: int, *, store: StoreKind | None = None, faults: bool 
         before += [Act("push_image"), Act("delete_manifest")]
     # Some grace periods are over before who stands still goes on; then clocks have to agree better than these.
     grace_seconds = random.choice((86_400.0, 86_400.0, 3_600.0, 1_800.0))
-    possible = STORAGE_FAULTS if grace_seconds > 3_600 else tuple(name for name in STORAGE_FAULTS if name != "skew")
+    possible = STORAGE_FAULTS if store is None else (*STORAGE_FAULTS, *REQUEST_FAULTS)
+    possible = possible if grace_seconds > 3_600 else tuple(name for name in possible if name != "skew")
     scenario = replace(
         seed.scenario,
         clients=collectors + clients,
@@ -162,7 +164,7 @@ def draw_collected(number: int, *, store: StoreKind | None = None, faults: bool 
         grace_seconds=grace_seconds,
         access="open",
         immutable_tags=False,
-        store="bucket" if seed.scenario.store == "s3" else seed.scenario.store,
+        store="bucket" if seed.scenario.store == "s3" and store is None else seed.scenario.store,
         quirks=(),
         tried_out=True,
         faults=tuple(name for name in seed.scenario.faults if name in possible),

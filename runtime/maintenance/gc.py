@@ -56,6 +56,8 @@ def _collected(done: Collected, dry_run: bool) -> list[str]:
         f"looked at: {done.examined} blobs, of which {done.needed} are needed;"
         f" {done.waiting} are in their grace period still",
     ]
+    if done.unfinished:
+        lines.append(f"{verb} from the bucket: {done.unfinished} unfinished uploads of processes that were killed")
     if done.passed_over:
         lines.append(f"passed over: {done.passed_over}, which could not be read or removed")
     return lines

@@ -43,3 +43,5 @@ class ObservedStore:
         self.promote_parts = metrics.observed("storage", "promote_parts", store.promote_parts)
         self.discard_part = metrics.observed("storage", "discard_part", store.discard_part)
         self.discard_upload = metrics.observed("storage", "discard_upload", store.discard_upload)
+        self.list_unfinished = metrics.observed("storage", "list_unfinished", store.list_unfinished)
+        self.discard_unfinished = metrics.observed("storage", "discard_unfinished", store.discard_unfinished)

@@ -36,6 +36,7 @@ from angos.sansio.effects import (
     DeleteKeys,
     DeleteKeysWithin,
     DiscardPart,
+    DiscardUnfinished,
     DiscardUpload,
     EffectError,
     HashKey,
@@ -44,6 +45,7 @@ from angos.sansio.effects import (
     ListFolders,
     ListKeys,
     ListStats,
+    ListUnfinished,
     Page,
     Part,
     Prefix,
@@ -240,6 +242,13 @@ class DirectoryStore:
         except OSError as error:
             raise storage_error(f"listing {prefix}", error) from error
         return tuple((name, _facts(stat)) for name, stat in found)
+
+    def list_unfinished(self, effect: ListUnfinished) -> tuple[()]:
+        """`ListUnfinished`: no value is sent in pieces."""
+        return ()
+
+    def discard_unfinished(self, effect: DiscardUnfinished) -> None:
+        """`DiscardUnfinished`."""
 
     def sign_url(self, effect: SignUrl) -> None:
         """`SignUrl`: a folder has no address."""

@@ -7,8 +7,22 @@ is the order of keys, but not always that of the names of folders: ``a!/`` and `
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from angos.sansio.bucket.requests import List, ListUploads, Terms
-from angos.sansio.effects import ListFolders, ListKeys, ListStats, Page, Prefix, Stat, StatPage, StorageUnavailable
+from angos.sansio.effects import (
+    Key,
+    ListFolders,
+    ListKeys,
+    ListStats,
+    ListUnfinished,
+    Page,
+    Prefix,
+    Stat,
+    StatPage,
+    StorageUnavailable,
+    Unfinished,
+)
 
 
 async def list_keys(effect: ListKeys, terms: Terms) -> Page:
@@ -88,15 +102,23 @@ async def sizes_below(prefix: Prefix, terms: Terms) -> dict[str, int]:
 
 async def uploads_below(prefix: Prefix, terms: Terms) -> list[tuple[str, str]]:
     """The multipart uploads that are open below a prefix: key and upload id."""
-    found: list[tuple[str, str]] = []
+    return [(each.key, each.id) for each in await list_unfinished(ListUnfinished(prefix), terms)]
+
+
+async def list_unfinished(effect: ListUnfinished, terms: Terms) -> tuple[Unfinished, ...]:
+    """`ListUnfinished`: the multipart uploads that are open."""
+    found: list[Unfinished] = []
     markers: tuple[str, str] | None = ("", "")
     while markers is not None:
-        listed = await ListUploads(prefix, markers)
-        found += listed.uploads
+        listed = await ListUploads(effect.prefix, markers)
+        found += (
+            Unfinished(Key(key), upload_id, began_ms)
+            for (key, upload_id), began_ms in zip_longest(listed.uploads, listed.began_ms)
+        )
         if listed.next_markers is not None and listed.next_markers == markers:
-            raise _goes_in_circles(terms, prefix)
+            raise _goes_in_circles(terms, effect.prefix)
         markers = listed.next_markers
-    return found
+    return tuple(found)
 
 
 def check_order(terms: Terms, prefix: Prefix, before: str, name: str) -> None:

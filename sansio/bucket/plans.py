@@ -41,7 +41,9 @@ from angos.sansio.effects import (
     CopyKey,
     CreateKeys,
     DeleteKeys,
+    DeleteKeysWithin,
     DiscardPart,
+    DiscardUnfinished,
     DiscardUpload,
     HashKey,
     HashParts,
@@ -108,7 +110,8 @@ async def are_there(upload: Prefix, parts: Sequence[Part], terms: Terms) -> bool
 async def create_keys(effect: CreateKeys, terms: Terms) -> tuple[bool, ...]:
     """`CreateKeys`."""
     first = dict(reversed(effect.entries))  # of equal keys, the first one counts
-    jobs = tuple(partial(create, key, value) for key, value in first.items())
+    doubts = (terms,) if effect.definite else ()
+    jobs = tuple(partial(create, key, value, *doubts) for key, value in first.items())
     try:
         created = dict(zip(first, await SideBySide(jobs, terms.requests_at_once), strict=True))
     except (StorageRefused, StorageFull) as error:
@@ -119,10 +122,13 @@ async def create_keys(effect: CreateKeys, terms: Terms) -> tuple[bool, ...]:
     return tuple(created.pop(key, False) for key, _ in effect.entries)
 
 
-async def create(key: str, value: bytes) -> bool:
-    """Make these bytes the object unless there is one. True if this call did it."""
+async def create(key: str, value: bytes, definite: Terms | None = None) -> bool:
+    """Make these bytes the object unless there is one. True if this call did it. `definite`: the terms, for a failure
+    when a request that had no answer may be carried out yet."""
     writer = await DrawWriter()
     outcome = await Put(key, (value,), writer)
+    if definite is not None and outcome.again:
+        raise definite.unavailable(f"creating {key}", "a request that had no answer may be carried out yet")
     if outcome.done:
         return True
     found = await Head(key)
@@ -134,19 +140,28 @@ async def delete_keys(effect: DeleteKeys, terms: Terms) -> None:
     await delete(effect.keys, terms)
 
 
-async def delete(keys: Sequence[str], terms: Terms) -> None:
+async def delete_keys_within(effect: DeleteKeysWithin, terms: Terms) -> None:
+    """`DeleteKeysWithin`: whoever carries it out gives it up when it is too late.
+
+    A request that had no answer may arrive after the one that was sent again and answered, and take what somebody has
+    put there since. So it fails then, and whoever asked waits until nothing can happen any more.
+    """
+    await delete(effect.keys, terms, definite=True)
+
+
+async def delete(keys: Sequence[str], terms: Terms, *, definite: bool = False) -> None:
     """Remove objects; those that are absent are no error."""
     if len(keys) == 1:
-        await Delete(keys[0])
+        await Delete(keys[0], definite)
         return
     for start in range(0, len(keys), terms.deletions_max):
-        await _delete_many(tuple(keys[start : start + terms.deletions_max]), terms)
+        await _delete_many(tuple(keys[start : start + terms.deletions_max]), terms, definite)
 
 
-async def _delete_many(keys: tuple[str, ...], terms: Terms) -> None:
+async def _delete_many(keys: tuple[str, ...], terms: Terms, definite: bool) -> None:
     doing = f"deleting {keys[0]} and {len(keys) - 1} more keys"
     for attempt in range(1, terms.attempts + 1):
-        left = await DeleteMany(keys)
+        left = await DeleteMany(keys, definite)
         if not left:
             return
         # Some keys are gone and some are not: that is no definite refusal, whatever each of them was told.
@@ -268,3 +283,8 @@ async def discard_upload(effect: DiscardUpload, terms: Terms) -> None:
 
 async def _abort(key: str, upload_id: str) -> None:
     await AbortPieces(key, upload_id)
+
+
+async def discard_unfinished(effect: DiscardUnfinished) -> None:
+    """`DiscardUnfinished`."""
+    await AbortPieces(effect.key, effect.id)

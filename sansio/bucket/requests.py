@@ -141,6 +141,9 @@ class Delete(Step[None]):
     """Remove an object; absent is no error."""
 
     key: str
+    definite: bool = False
+    """When it is answered, nothing of it can happen any more. Otherwise, an attempt before it having had no answer, it
+    fails with `StorageUnavailable`, although the object is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,8 @@ class DeleteMany(Step[tuple[NotDeleted, ...]]):
     """Remove objects, in any order. Reply: those that are still there because they could not be removed."""
 
     keys: tuple[str, ...]
+    definite: bool = False
+    """As of `Delete`."""
 
 
 # --- listings ---------------------------------------------------------------------------------------------------------
@@ -194,6 +199,8 @@ class ListedUploads:
 
     uploads: tuple[tuple[str, str], ...]
     next_markers: tuple[str, str] | None
+    began_ms: tuple[int | None, ...] = ()
+    """When each of them was begun, as far as the answer says."""
 
 
 @dataclass(frozen=True, slots=True)

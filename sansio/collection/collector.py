@@ -45,7 +45,9 @@ between, or that is taken for dead:
   `REMOVAL_SECONDS` after the permit was seen.
 * Who finds a mark of another collector then takes away the permits that are there, that of its maker among them, waits
   for longer than `REMOVAL_SECONDS`, and removes the mark. Nobody removes a mark that is not his own in any other way.
-* A removal whose outcome is unknown is waited for in the same way, before its mark goes.
+* A removal whose outcome is unknown is waited for in the same way, before its mark goes. One that was answered, but
+  only when it was sent again, is such a removal: the request before it may be carried out yet.
+* A permit that was taken away does not come back: the collector uses none whose creation had to be sent again.
 
 The collector compares no clocks: ages are differences of modification times in the store, `REMOVAL_SECONDS` is a
 duration. What is assumed: all processes have the same grace period configured; clocks differ by less than a quarter of
@@ -69,7 +71,7 @@ from itertools import chain
 
 from angos.sansio import layout
 from angos.sansio.collection.examination import Examined, Excuse, Revisions, Suspicions, examine
-from angos.sansio.collection.expiry import discard_expired
+from angos.sansio.collection.expiry import discard_abandoned, discard_expired
 from angos.sansio.collection.presence import mark_value, suspect
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
@@ -86,6 +88,7 @@ from angos.sansio.effects import (
     Sleep,
     Stat,
     StatKey,
+    StorageUnavailable,
     Tell,
 )
 from angos.sansio.oci.digest import Digest
@@ -111,6 +114,7 @@ GROUP = 125
 """Blobs that are looked at in one go."""
 GROUPS_AT_ONCE = 4
 ASKED_AT_ONCE = 32
+PERMITS_TRIED = 3
 FAILURES_MAX = 20
 """Removals that may fail before a run gives up."""
 BUSY = "another collector is at work"
@@ -135,6 +139,8 @@ class Collected:
     """Blobs that are not looked at yet: their grace period goes on."""
     uploads: int = 0
     """Uploads removed that nobody continues."""
+    unfinished: int = 0
+    """What processes had begun to send to a bucket when they were killed: removed."""
     passed_over: int = 0
     """What could not be read or removed."""
     refused: str = ""
@@ -245,9 +251,19 @@ class _Run:
     failures: int = 0
 
     async def begin(self) -> None:
-        """Draw a permit."""
-        self.id = await DrawId()
-        await CreateKeys(((layout.permit_key(self.id), b"{}"),))  # not empty, so that its age is exact
+        """Draw a permit: one that cannot come back when another collector has taken it away."""
+        failure: StorageUnavailable | None = None
+        for _ in range(PERMITS_TRIED):
+            self.id = await DrawId()
+            permit = (layout.permit_key(self.id), b"{}")  # not empty, so that its age is exact
+            try:
+                await CreateKeys((permit,), definite=True)
+            except StorageUnavailable as error:
+                failure = error
+            else:
+                return
+        assert failure is not None, "each try has failed"
+        raise failure
 
     async def end(self) -> None:
         """Give the permit back."""
@@ -257,7 +273,7 @@ class _Run:
 
     def told(self) -> tuple[tuple[str, int], ...]:
         """The counts, for people and for metrics."""
-        shown = ("examined", "blobs", "bytes", "names", "needed", "uploads", "passed_over")
+        shown = ("examined", "blobs", "bytes", "names", "needed", "uploads", "unfinished", "passed_over")
         return tuple((name, self.counts[name]) for name in shown)
 
     def result(self) -> Collected:
@@ -271,6 +287,7 @@ class _Run:
             counts["needed"],
             counts["waiting"],
             counts["uploads"],
+            counts["unfinished"],
             counts["passed_over"],
             self.refused,
         )
@@ -318,15 +335,20 @@ class _Run:
     # --- uploads ------------------------------------------------------------------------------------------------------
 
     async def uploads(self) -> None:
-        """Discard those that nobody continues."""
+        """Discard those that nobody continues, and what is left of sending their parts, and blobs, to a bucket."""
         await Tell(Progress(WORK, "looking at uploads", self.done, max(self.total, self.done), self.told()))
         permit = None if self.dry_run else await StatKey(layout.permit_key(self.id))
         # The permit was made when the run began: what was older then is older now.
         now_ms = await ReadClock() if permit is None else permit.modified_ms
-        expired = await discard_expired(now_ms, self.config.upload_expiry_seconds, dry_run=self.dry_run)
-        self.counts["uploads"] += expired.uploads
+        expiry = self.config.upload_expiry_seconds
+        expired = await discard_expired(now_ms, expiry, dry_run=self.dry_run)
+        abandoned = await discard_abandoned(now_ms, expiry, dry_run=self.dry_run)
+        self.counts["uploads"] += expired.number
+        self.counts["unfinished"] += abandoned.number
         for what, problem in expired.problems:
             await self._passed(f"uploads of {what}", problem)
+        for what, problem in abandoned.problems:
+            await self._passed(f"unfinished uploads below {what}", problem)
 
     # --- one batch ----------------------------------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ class Pieces:
     """A multipart upload that is neither complete nor aborted."""
 
     key: str
+    began_ms: int
     contents: dict[int, Any] = field(default_factory=dict)
     tags: dict[int, str] = field(default_factory=dict)
 
@@ -209,14 +210,15 @@ class Bucket:
         found = sorted((pieces.key, each) for each, pieces in self.uploads.items() if pieces.key.startswith(prefix))
         left = [each for each in found if each > request.markers]
         page = tuple(left[:limit])
-        return ListedUploads(page, (page[-1] if page else request.markers) if len(left) > limit else None)
+        markers = (page[-1] if page else request.markers) if len(left) > limit else None
+        return ListedUploads(page, markers, tuple(self.uploads[upload_id].began_ms for _, upload_id in page))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
     def _begin_pieces(self, request: BeginPieces) -> str:
         self._begun += 1
         upload_id = f"pieces-{self._begun:06}"
-        self.uploads[upload_id] = Pieces(request.key)
+        self.uploads[upload_id] = Pieces(request.key, self._now_ms())
         return upload_id
 
     def _put_piece(self, request: PutPiece) -> str:

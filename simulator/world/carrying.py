@@ -19,6 +19,8 @@ from angos.sansio.bucket.requests import (
     BackOff,
     BeginPieces,
     CompletePieces,
+    Delete,
+    DeleteMany,
     DrawWriter,
     Fetch,
     HashObjects,
@@ -26,7 +28,7 @@ from angos.sansio.bucket.requests import (
     Put,
     SideBySide,
 )
-from angos.sansio.effects import EffectError
+from angos.sansio.effects import EffectError, StorageUnavailable
 from angos.sansio.steps import Step
 from angos.simulator.world.bodies import hexdigest
 from angos.simulator.world.bucket import Bucket
@@ -100,6 +102,9 @@ class Carrying:
     def answer(self, branch: Branch, reply: Any) -> None:
         """The present attempt of a branch was told this."""
         request = branch.request
+        if branch.again and isinstance(request, (Delete, DeleteMany)) and request.definite:
+            self.fail(branch, StorageUnavailable("a request that had no answer may be carried out yet"))
+            return
         if isinstance(request, (Put, CompletePieces)):
             reply = Outcome(reply, branch.again)
         if isinstance(request, BeginPieces):

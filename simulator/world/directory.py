@@ -36,6 +36,7 @@ from angos.sansio.effects import (
     ListFolders,
     ListKeys,
     ListStats,
+    ListUnfinished,
     Page,
     PromoteParts,
     ReadKey,
@@ -234,6 +235,7 @@ READERS: dict[type[Effect[Any]], Callable[[DirectoryWorld, Any], Any]] = {
     ListStats: DirectoryWorld._list_stats,
     StatKeys: DirectoryWorld._stat_keys,
     StatsBelow: DirectoryWorld._stats_below,
+    ListUnfinished: lambda world, effect: (),
     HashParts: DirectoryWorld._hash_parts,
 }
 """The effects that only read."""

@@ -16,6 +16,7 @@ from angos.sansio.effects import (
     DeleteKeys,
     DeleteKeysWithin,
     DiscardPart,
+    DiscardUnfinished,
     DiscardUpload,
     Effect,
     EffectError,
@@ -24,6 +25,7 @@ from angos.sansio.effects import (
     ListFolders,
     ListKeys,
     ListStats,
+    ListUnfinished,
     Part,
     PromoteParts,
     ReadKey,
@@ -181,7 +183,7 @@ PLANNED: dict[type[Effect[Any]], Callable[[S3World, Any, str], Coroutine[Any, An
     StatsBelow: lambda world, effect, _: many.stats_below(effect, world.terms),
     CreateKeys: lambda world, effect, process: world._create_keys(effect, process),
     DeleteKeys: lambda world, effect, _: plans.delete_keys(effect, world.terms),
-    DeleteKeysWithin: lambda world, effect, _: plans.delete(effect.keys, world.terms),
+    DeleteKeysWithin: lambda world, effect, _: plans.delete_keys_within(effect, world.terms),
     HashKey: lambda world, effect, _: plans.hash_key(effect),
     CopyKey: lambda world, effect, _: plans.copy_key(effect, world.terms),
     StageBody: lambda world, effect, process: world._stage_body(effect, process),
@@ -189,5 +191,7 @@ PLANNED: dict[type[Effect[Any]], Callable[[S3World, Any, str], Coroutine[Any, An
     PromoteParts: lambda world, effect, process: world._promote_parts(effect, process),
     DiscardPart: lambda world, effect, _: plans.discard_part(effect),
     DiscardUpload: lambda world, effect, _: plans.discard_upload(effect, world.terms),
+    ListUnfinished: lambda world, effect, _: listing.list_unfinished(effect, world.terms),
+    DiscardUnfinished: lambda world, effect, _: plans.discard_unfinished(effect),
 }
 """All storage effects. Looked up late, so that a test can break a plan."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,32 +12,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angos.sansio import layout
+from angos.sansio.bucket.requests import BeginPieces, Put
 from angos.sansio.collection.collector import REMOVAL_SECONDS, Collected, collect, let_writers_pass
 from angos.sansio.collection.expiry import discard_expired
 from angos.sansio.collection.presence import mark_value
 from angos.sansio.collection.sweep import suspect_needless
 from angos.sansio.config import RegistryConfig
 from angos.sansio.effects import (
+    AcquireLease,
     CreateKeys,
     DeleteKeys,
+    DrawId,
     Effect,
     Key,
     ListStats,
+    ReadClock,
+    ReleaseLease,
     Sleep,
     Stat,
     StatKey,
     StorageUnavailable,
+    Tell,
 )
 from angos.sansio.history import restore_tag
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
-from angos.sansio.operation import Operation
+from angos.sansio.operation import Done, Operation
 from angos.simulator.exhaust import IMAGE, interleavings
 from angos.simulator.registry import SimulatedRegistry
 from angos.simulator.scenario import Scenario
 from angos.simulator.world import store
 from angos.simulator.world.client import Act
+from angos.simulator.world.clock import Clock
 from angos.simulator.world.images import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, blob, image
+from angos.simulator.world.s3 import S3World
 from angos.simulator.world.store import PERFORMERS, KeyWorld
 from tests.nightly import SHARE
 from tests.property.strategies import drawn, play, scenarios
@@ -189,7 +198,7 @@ def test_an_upload_that_cannot_be_listed_stays_and_a_damaged_one_goes() -> None:
     registry.perform = refuse  # type: ignore[method-assign]
     now_ms = registry.world.clock.now_ms + 2 * DAY_MS
     found = registry.run(Operation(discard_expired(now_ms, 86400.0)))
-    assert (found.uploads, [where for where, _ in found.problems]) == (1, ["a/b"])
+    assert (found.number, [where for where, _ in found.problems]) == (1, ["a/b"])
     left = registry.world.store.names("v2/repositories/")
     assert left
     assert all("/a/b/" in name for name in left)
@@ -318,3 +327,55 @@ def test_pushes_that_wait_for_a_collector_that_was_killed_are_let_pass_without_a
 
 async def _create(*entries: tuple[Key, bytes]) -> None:
     await CreateKeys(entries)
+
+
+# --- what a killed process had begun to send to a bucket --------------------------------------------------------------
+
+
+def _in_bucket() -> tuple[S3World, Callable[[RegistryConfig], Collected]]:
+    """A bucket, and a collector that comes two days after what is there."""
+    clock = Clock(tick_ms=1)
+    world = S3World(clock, {})
+
+    def perform(effect: Effect[Any]) -> Any:
+        match effect:
+            case AcquireLease():
+                return "token"
+            case ReadClock():
+                return clock.now_ms
+            case DrawId():
+                return "00000000-0000-4000-8000-000000000001"
+            case ReleaseLease() | Tell():
+                return None
+            case _:
+                return world.carry_out(effect, "").run()
+
+    def run(config: RegistryConfig) -> Collected:
+        operation = Operation(collect(config))
+        step = operation.resume()
+        while not isinstance(step, Done):
+            step = operation.resume(perform(step))
+        return step.value
+
+    return world, run
+
+
+def test_what_a_killed_process_had_begun_to_send_goes_after_the_expiry() -> None:
+    """Of a blob, and of an upload that is no more. What belongs to an upload that is there stays, and what is young,
+    and what another program sends to the same bucket."""
+    world, run = _in_bucket()
+    bucket, namespace = world.bucket, Namespace("a")
+    live, gone = (layout.upload_prefix(namespace, f"{each}0000000-0000-4000-8000-000000000000") for each in (1, 2))
+    foreign = "v2/repositories/a/_uploads/0c3b6f0e-d3f2-4b1e-9d11-6a3d52a1f2ff/data"
+    blob_key = layout.blob_key(blob(0).digest)
+    abandoned = [bucket.take(BeginPieces(key)) for key in (blob_key, f"{gone}part.p", f"_lost_and_found/{blob_key}")]
+    kept = [bucket.take(BeginPieces(key)) for key in (f"{live}part.p", foreign, "v2/ns/somebody/else")]
+    assert list(bucket.uploads) == abandoned + kept
+    world._clock.now_ms += 2 * DAY_MS
+    bucket.take(Put(f"{live}session", (b"{}",)))
+    young = bucket.take(BeginPieces(blob_key))
+    counted = run(replace(CONFIG, upload_expiry_seconds=3 * 86_400))
+    assert (counted.unfinished, counted.passed_over) == (0, 0)
+    done = run(CONFIG)
+    assert (done.unfinished, done.uploads, done.passed_over) == (3, 0, 0)
+    assert list(bucket.uploads) == [*kept, young]

@@ -64,12 +64,13 @@ def parse_uploads(body: bytes) -> ListedUploads:
     decode = unquote_plus if _text(root, "EncodingType") == "url" else str
     found = [element for element in root if _local(element) == "Upload"]
     uploads = tuple((decode(_required(each, "Key")), _required(each, "UploadId")) for each in found)
+    began_ms = tuple(_milliseconds(_text(each, "Initiated")) for each in found)
     if _text(root, "IsTruncated") != "true":
-        return ListedUploads(uploads, None)
+        return ListedUploads(uploads, None, began_ms)
     markers = decode(_text(root, "NextKeyMarker")), _text(root, "NextUploadIdMarker")
     if not all(markers):
         raise DocumentDamaged("a listing of uploads was cut off without saying where to go on")
-    return ListedUploads(uploads, markers)
+    return ListedUploads(uploads, markers, began_ms)
 
 
 def parse_upload_id(body: bytes) -> str:

@@ -40,5 +40,10 @@ async def list_uploads(bucket: Bucket, step: ListUploads) -> ListedUploads:
         listed = parse_uploads(told.body)
     except DocumentDamaged as error:
         raise bucket.unavailable(doing, error) from None
-    found = [(key.removeprefix(root), upload) for key, upload in listed.uploads if key.startswith(root + step.prefix)]
-    return ListedUploads(tuple(found), listed.next_markers)
+    found = [
+        ((key.removeprefix(root), upload), began_ms)
+        for (key, upload), began_ms in zip(listed.uploads, listed.began_ms, strict=True)
+        if key.startswith(root + step.prefix)
+    ]
+    began = tuple(began_ms for _, began_ms in found)
+    return ListedUploads(tuple(upload for upload, _ in found), listed.next_markers, began)

@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from angos.runtime.client.connection import NoAnswer
 from angos.runtime.hashing import Hasher
 from angos.runtime.pace import Pace
-from angos.runtime.stores.s3.bucket import Asked, Bucket
+from angos.runtime.stores.s3.bucket import Asked, Bucket, Told
 from angos.runtime.stores.s3.documents import DocumentDamaged, ErrorDocument, deletion, expect, parse_failed_deletions
 from angos.runtime.stores.s3.failures import failure_of, seconds_of
 from angos.runtime.stores.s3.signing import percent_encoded
@@ -104,7 +104,9 @@ def copy_source(bucket: Bucket, key: str) -> str:
 
 async def delete(bucket: Bucket, step: Delete) -> None:
     """`Delete`."""
-    await bucket.ask(Asked(f"deleting {step.key}", "DELETE", step.key, expected=ABSENT))
+    doing = f"deleting {step.key}"
+    told = await bucket.ask(Asked(doing, "DELETE", step.key, expected=ABSENT))
+    _check_definite(bucket, doing, told, definite=step.definite)
 
 
 async def delete_many(bucket: Bucket, step: DeleteMany) -> tuple[NotDeleted, ...]:
@@ -117,7 +119,13 @@ async def delete_many(bucket: Bucket, step: DeleteMany) -> tuple[NotDeleted, ...
         failed = parse_failed_deletions(told.body)
     except DocumentDamaged as error:
         raise bucket.unavailable(doing, error) from None
+    _check_definite(bucket, doing, told, definite=step.definite)
     return tuple(_not_deleted(each) for each in failed if each.code != "NoSuchKey")
+
+
+def _check_definite(bucket: Bucket, doing: str, told: Told, *, definite: bool) -> None:
+    if definite and told.again:
+        raise bucket.unavailable(doing, "it is done, and a request before it that had no answer may be carried out yet")
 
 
 def _not_deleted(document: ErrorDocument) -> NotDeleted:

@@ -3,8 +3,8 @@
 In which order requests are sent is said by `angos.sansio.bucket.plans`. Only bodies go their own way, in pieces while
 they arrive: `angos.runtime.stores.s3.staging`.
 
-A process that is killed may leave a multipart upload behind: those of an upload's parts end with the upload, but one
-to a blob's key stays. A lifecycle rule of the bucket (AbortIncompleteMultipartUpload) removes such remains.
+A process that is killed may leave a multipart upload behind: those of an upload's parts end with the upload, others
+are removed by the collector (`angos.sansio.collection.expiry`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from angos.sansio.effects import (
     DeleteKeys,
     DeleteKeysWithin,
     DiscardPart,
+    DiscardUnfinished,
     DiscardUpload,
     HashKey,
     HashParts,
@@ -39,6 +40,7 @@ from angos.sansio.effects import (
     ListFolders,
     ListKeys,
     ListStats,
+    ListUnfinished,
     Page,
     PromoteParts,
     ReadClock,
@@ -53,6 +55,7 @@ from angos.sansio.effects import (
     StatPage,
     StatsBelow,
     StorageCorrupt,
+    Unfinished,
 )
 from angos.sansio.layout import parse_blob_key
 from angos.sansio.secret import Secret
@@ -146,6 +149,10 @@ class S3Store:
         """`HashKey`."""
         return await carry_out(self._bucket, plans.hash_key(effect))
 
+    async def list_unfinished(self, effect: ListUnfinished) -> tuple[Unfinished, ...]:
+        """`ListUnfinished`."""
+        return await carry_out(self._bucket, listing.list_unfinished(effect, self._bucket.terms))
+
     # --- writes -------------------------------------------------------------------------------------------------------
 
     async def create_keys(self, effect: CreateKeys) -> tuple[bool, ...]:
@@ -174,7 +181,7 @@ class S3Store:
     async def delete_keys_within(self, effect: DeleteKeysWithin) -> None:
         """`DeleteKeysWithin`. When it is too late the request on its way is given up and no other one is sent."""
         with move_on_after(effect.within_seconds) as patience:
-            await carry_out(self._bucket, plans.delete(effect.keys, self._bucket.terms))
+            await carry_out(self._bucket, plans.delete_keys_within(effect, self._bucket.terms))
         if patience.cancelled_caught:
             doing = f"deleting {len(effect.keys)} keys"
             raise self._bucket.terms.unavailable(doing, f"it took longer than {effect.within_seconds:.0f} s")
@@ -196,3 +203,7 @@ class S3Store:
     async def discard_upload(self, effect: DiscardUpload) -> None:
         """`DiscardUpload`. What is left of requests that never ended is discarded too."""
         await carry_out(self._bucket, plans.discard_upload(effect, self._bucket.terms))
+
+    async def discard_unfinished(self, effect: DiscardUnfinished) -> None:
+        """`DiscardUnfinished`."""
+        await carry_out(self._bucket, plans.discard_unfinished(effect))

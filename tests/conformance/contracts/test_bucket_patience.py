@@ -19,6 +19,9 @@ from angos.runtime.stores.s3 import bucket as bucket_module
 from angos.runtime.stores.s3.options import PART_BYTES_MIN
 from angos.runtime.stores.s3.store import S3Store
 from angos.sansio.effects import (
+    CreateKeys,
+    DeleteKeys,
+    DeleteKeysWithin,
     DiscardUpload,
     Effect,
     HashParts,
@@ -322,3 +325,25 @@ def test_a_value_that_never_comes_is_given_up_after_the_time_of_a_whole_request(
         (reply,) = ask(server, effect, attempts=20, operation_seconds=0.3, breaker_threshold=1000)
     assert isinstance(reply, StorageUnavailable)
     assert 2 < len(server.asked) < 15
+
+
+# --- what must not happen later ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [(KEY,), (KEY, BLOB)], ids=["one", "several"])
+@pytest.mark.parametrize("definite", [False, True])
+def test_an_answer_to_a_request_that_was_sent_again_says_nothing_about_the_first_one(
+    keys: tuple[Key, ...], definite: bool
+) -> None:
+    """A proxy may hold it, and carry it out when the key is there again. Whoever must know is told so."""
+    answers = [Said((), "close"), said(b"<DeleteResult></DeleteResult>"), Said((), "close"), said()]
+    with BodyServer(lambda _: answers.pop(0)) as server:
+        delete = DeleteKeysWithin(keys, 60.0) if definite else DeleteKeys(keys)
+        removed, created = do(server, (delete, None), (CreateKeys(((KEY, b"v"),), definite=definite), None))
+    assert len(server.asked) == 4
+    for reply, calm in ((removed, None), (created, (True,))):
+        if definite:
+            assert isinstance(reply, StorageUnavailable)
+            assert "may be carried out yet" in str(reply)
+        else:
+            assert reply == calm

@@ -196,7 +196,7 @@ class Foundation:
         return (
             Chore(self._prune, self._retention_seconds),
             Chore(self._evict, self._eviction_seconds),
-            Chore(self._collect, lambda: self._configuration.collection_interval_seconds),
+            Chore(self._collect, lambda: self._configuration.collection_interval_seconds, soon=True),
             Chore(self._clear_up, lambda: CLEARING_SECONDS),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOOK_SECONDS: Final = 1.0  # how late a changed interval is noticed
+FIRST_SECONDS: Final = 600.0  # a server that is started anew every half hour must come to its chores, too
 
 _log: Final = logging.getLogger("angos.maintenance")
 
@@ -37,6 +39,9 @@ class Chore:
     """Handles its errors, as `do_once` does."""
     seconds: Callable[[], float]
     """Between the end of one run and the beginning of the next; may change meanwhile. 0: not at all."""
+    soon: bool = False
+    """The first run begins `FIRST_SECONDS` after the start at the latest, not at the same moment in all replicas.
+    Otherwise it takes as long as between two runs."""
 
 
 class OnlyOne:
@@ -72,10 +77,13 @@ class OnlyOne:
                 tasks.cancel_scope.cancel()
 
     async def _repeat(self, chore: Chore) -> None:
-        last = anyio.current_time()
+        first = random.uniform(FIRST_SECONDS / 2, FIRST_SECONDS)
+        began = anyio.current_time()
+        last: float | None = None
         while True:
             wait = chore.seconds()
-            left = last + wait - anyio.current_time() if wait else LOOK_SECONDS
+            due = began + (min(first, wait) if chore.soon else wait) if last is None else last + wait
+            left = due - anyio.current_time() if wait else LOOK_SECONDS
             if left > 0:
                 await anyio.sleep(min(left, LOOK_SECONDS))
                 continue

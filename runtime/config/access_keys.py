@@ -119,7 +119,8 @@ GLOBAL = Section(
         ),
         "gc_interval_secs": Key(
             SECONDS_OR_ZERO,
-            "seconds between two runs of the collector in this server; 0: it does not run there, only as `angos gc`",
+            "seconds between two runs of the collector in this server, whose first one begins within ten minutes of its"
+            " start; 0: it does not run there, only as `angos gc`",
             3600,
         ),
         "eviction_interval_secs": Key(

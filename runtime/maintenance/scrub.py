@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Final
 
-from angos.runtime.command_line import printable
+from angos.runtime.command_line import complain, printable
 from angos.runtime.config.schema import Configuration
 from angos.runtime.maintenance import frame
 from angos.sansio.layout import LOST_AND_FOUND
@@ -72,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Gives the exit code: 0 the store is sound, or is now; 1 something is left to do; 130 interrupted."""
+    """Gives the exit code: 0 the store is sound, or is now; 1 something is left to do, or another one is at work; 130
+    interrupted."""
 
     def operation(found: Configuration) -> Operation[Scrubbed]:
         settings = Settings(
@@ -103,6 +104,9 @@ def _show_json(done: Scrubbed) -> int:
 
 
 def _show(done: Scrubbed) -> int:
+    if done.refused:
+        complain(f"nothing was looked at: {done.refused}")
+        return 1
     for finding in done.findings[:FINDINGS_SHOWN]:
         print(printable(_line(finding, dry_run=done.dry_run)))  # noqa: T201
     told = sum(number for _, number in done.problems)

@@ -58,10 +58,14 @@ class Scrubbed:
     """How many of each, all of them."""
     actions: tuple[tuple[str, int], ...]
     """Likewise."""
+    refused: str = ""
+    """Why nothing was done, in a sentence."""
 
     @property
     def is_sound(self) -> bool:
         """Nothing is left for a person to do."""
+        if self.refused:
+            return False
         if self.dry_run:
             return not self.problems
         return all(action not in ("kept", "postponed") for action, _ in self.actions)
@@ -90,7 +94,7 @@ class Tally:
         """For whoever watches."""
         return tuple(sorted(self.actions.items()))
 
-    def result(self, *, dry_run: bool, resumed: bool) -> Scrubbed:
+    def result(self, *, dry_run: bool, resumed: bool, refused: str = "") -> Scrubbed:
         """All of it."""
         return Scrubbed(
             dry_run,
@@ -100,4 +104,5 @@ class Tally:
             tuple(sorted(self.findings.values(), key=lambda finding: (finding.key, finding.problem))),
             tuple(sorted(self.problems.items())),
             tuple(sorted(self.actions.items())),
+            refused,
         )

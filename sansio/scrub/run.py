@@ -12,6 +12,8 @@ to be. Keys come in pages, in their order; several are looked at side by side.
 * Who owns a blob cannot be derived. A digest is no password, and a manifest that names one proves nothing.
 * That something could not be read proves nothing either: it is told, and what depends on it is left alone.
 * Killed at any effect and run again it goes on where it was, and ends in the same place.
+* A lease keeps two of them from doing the same work. Two at once are safe, as nothing is done twice: what one has moved
+  or created the other finds done, and a record of how far one has come is as good for the other.
 
 Leftovers that are no mistakes (bytes that nobody needs, references of what was deleted, uploads nobody finished) belong
 to the collector.
@@ -28,6 +30,7 @@ from angos.sansio.effects import EffectError, Key, ListKeys, ListStats, Prefix, 
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace
 from angos.sansio.progress import Progress
+from angos.sansio.scopes import leased
 from angos.sansio.scrub import content, records, small_values
 from angos.sansio.scrub.hands import Hands, Settings
 from angos.sansio.scrub.keys import Known, recognise
@@ -47,8 +50,20 @@ STAGES: Final = (
 BEHIND = "~"  # sorts behind every name that the layout knows
 
 
+WORK: Final = "scrub"
+LEASE_SECONDS: Final = 86_400.0
+BUSY: Final = "another scrub is at work; wait for its report"
+
+
 async def scrub(settings: Settings) -> Scrubbed:
-    """Do all of it. Fails when the store cannot be listed."""
+    """Do all of it, or, while another one is known to be at work, nothing. Fails when the store cannot be listed."""
+    if settings.dry_run:  # changes nothing, and needs nobody out of its way
+        return await _scrub(settings)
+    async with leased(WORK, seconds=LEASE_SECONDS, wait_seconds=0.0, needed=False) as granted:
+        return await _scrub(settings) if granted else Tally().result(dry_run=False, resumed=False, refused=BUSY)
+
+
+async def _scrub(settings: Settings) -> Scrubbed:
     earlier = None if settings.dry_run else await records.load(settings)
     place, tally = earlier or (Place(0, ""), Tally())
     run = _Run(settings, tally)
@@ -63,14 +78,14 @@ async def scrub(settings: Settings) -> Scrubbed:
             place.after = _behind_family(prefix, page.last)
         if not page.more:
             place.stage, place.after = place.stage + 1, ""
-        await Tell(Progress("scrub", prefix, sum(tally.objects.values()), None, tally.told()))
+        await Tell(Progress(WORK, prefix, sum(tally.objects.values()), None, tally.told()))
         now_ms = await ReadClock()
         if not settings.dry_run and abs(now_ms - recorded_ms) >= settings.record_ms and place.stage < len(STAGES):
             await records.store(place, tally, settings)
             recorded_ms = now_ms
     if not settings.dry_run:
         await records.forget()
-    await Tell(Progress("scrub", "", sum(tally.objects.values()), None, tally.told(), ended=True))
+    await Tell(Progress(WORK, "", sum(tally.objects.values()), None, tally.told(), ended=True))
     return tally.result(dry_run=settings.dry_run, resumed=earlier is not None)
 
 

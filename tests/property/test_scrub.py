@@ -15,6 +15,7 @@ import pytest
 
 from angos.sansio import layout, upload_session
 from angos.sansio.effects import (
+    AcquireLease,
     CreateKeys,
     DeleteKeys,
     Effect,
@@ -709,6 +710,42 @@ def test_a_scrub_between_any_two_effects_of_a_push_takes_nothing_of_it() -> None
             return
         assert store.registry.send("GET", f"/v2/a/blobs/{LAYER.digest}").body == LAYER.content
         at += 1
+
+
+def test_a_second_scrub_is_refused_while_one_is_at_work_and_may_look() -> None:
+    store = damaged()
+    before = store.content()
+    perform = store.registry.perform
+
+    def refusing(effect: Effect[Any]) -> Any:
+        return None if isinstance(effect, AcquireLease) else perform(effect)
+
+    store.registry.perform = refusing  # type: ignore[method-assign]
+    done = store.scrub()
+    assert done.refused
+    assert not done.is_sound
+    assert store.scrub(replace(SETTINGS, dry_run=True)).problems
+    assert store.content() == before
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_scrubs_at_once_end_where_one_ends(first: int) -> None:
+    """A lease may be lost, and processes without a Redis have none together: one runs between two effects of the other,
+    wherever that is."""
+    alone = damaged()
+    alone.scrub()
+    wanted = alone.content()
+    at = first
+    while True:
+        store = damaged()
+        before = store.content()
+        if not _scrub_with(store, store.scrub, at, SETTINGS):
+            assert at > 200
+            return
+        _check_nothing_is_lost(before, store.content())
+        store.scrub()
+        assert store.content() == wanted
+        at += 14
 
 
 @pytest.mark.filterwarnings("ignore:coroutine")

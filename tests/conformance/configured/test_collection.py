@@ -14,6 +14,7 @@ import pytest
 from tests.conformance.configured.configured_registry import ConfiguredRegistry, Start
 from tests.conformance.configured.coverage import changes_with
 from tests.conformance.oci.content import digest_of
+from tests.conformance.runtime.reloading import wait_for
 
 pytestmark = pytest.mark.xdist_group("configured-repositories")
 
@@ -61,13 +62,20 @@ def is_gone(path: Path) -> bool:
 @changes_with("global.gc_interval_secs", "global.gc_grace_secs")
 def test_a_server_collects_by_itself_what_nobody_has_needed_for_a_grace_period(start: Start) -> None:
     """And one whose grace period goes on, or that was told not to, leaves it alone."""
-    quick = start({"global": {"gc_grace_secs": 1, "gc_interval_secs": 1}})
+    metrics = {"metrics": {"enabled": True}}
+    quick = start({"global": {"gc_grace_secs": 1, "gc_interval_secs": 1}, "observability": metrics})
     patient = start({"global": {"gc_grace_secs": 86400, "gc_interval_secs": 1}})
     told_not_to = start({"global": {"gc_grace_secs": 1, "gc_interval_secs": 0}})
     paths = {registry: push(registry) for registry in (patient, told_not_to, quick)}
     for registry in paths:
         age(registry, 7200)
     assert is_gone(paths[quick])
+    wait_for(quick, "collection: 1 looked at, 1 blobs, ")
+    with quick.connect() as wire:
+        lines = wire.get("/metrics").body.decode().splitlines()
+    for what, number in (("blobs", 1), ("bytes", len(BLOB)), ("names", 1)):
+        assert f'angos_maintained_total{{what="{what}",work="collection"}} {number}.0' in lines
+    assert any(line.startswith('angos_maintenance_runs_total{outcome="done",work="collection"} ') for line in lines)
     assert paths[patient].exists()
     assert paths[told_not_to].exists()
     assert gc(told_not_to).returncode == 0

@@ -50,6 +50,23 @@ def test_chores_are_repeated_until_the_server_ends(loop: str) -> None:
     assert min(runner(loop)(main)) >= 3
 
 
+def test_a_server_that_does_not_live_as_long_as_an_interval_comes_to_its_chores_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(background, "FIRST_SECONDS", 0.01)
+
+    async def main() -> None:
+        done = anyio.Event()
+
+        async def work() -> None:
+            done.set()
+
+        async with OnlyOne(1).running(Chore(work, lambda: 86_400.0, soon=True)):
+            await done.wait()
+
+    runner("asyncio")(main)
+
+
 def test_an_interval_may_change_and_be_none() -> None:
     async def main() -> None:
         seconds, looked, done = 0.0, anyio.Event(), anyio.Event()

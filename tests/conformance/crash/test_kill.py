@@ -121,8 +121,9 @@ def test_killed_again_and_again_in_the_middle_of_a_push(tmp_path: Path) -> None:
         ledgers = list(threads.map(lambda lane: _lane(tmp_path / f"lane-{lane}", lane), range(len(LANES))))
     statuses = [status for ledger in ledgers for status in ledger.statuses]
     assert len(statuses) == len(LANES) * KILLS_OF_LANE
-    # It is no test of a kill if the kills did not meet the requests.
-    assert len(set(statuses)) >= REQUESTS_OF_PUSH - 1, sorted(set(statuses))
+    # It is no test of a kill if the kills did not meet the requests. Two of them are chunks; one kind may be missed.
+    met = {*statuses} - {"done"}
+    assert len(met) >= REQUESTS_OF_PUSH - 2, sorted(met)
 
 
 def _lane(root: Path, lane: int) -> Ledger:
@@ -137,7 +138,7 @@ def _lane(root: Path, lane: int) -> Ledger:
             if push is not None:
                 _verify(repository, ledger, push)
             push = Push(number, f"lane {lane} push {number}", number % REQUESTS_OF_PUSH, threading.Event())
-            delay = choices.uniform(0, KILLED_WITHIN_SECONDS)
+            delay = choices.random() ** 2 * KILLED_WITHIN_SECONDS  # often short: so are requests
             killer = threading.Thread(target=_kill_later, args=(registry, push.on_request, delay))
             killer.start()
             try:

@@ -310,6 +310,7 @@ def test_every_effect_is_performed(tmp_path: Path) -> None:
         if isinstance(kind, type) and issubclass(kind, Effect) and kind not in (Effect, effects.Together)
     }
     by_body = {effects.StageBody, effects.ReadBody}
+    by_serving = {effects.NotePull}  # `angos.runtime.pulls`
     about_access = AccessServices(EventSink()).performers(
         AccessSettings(
             passwords={"alice": Secret("$argon2id$v=19$m=16,t=1,p=1$c2FsdHNhbHQ$QUJDREVGR0hJSktMTU5PUA")},
@@ -318,7 +319,7 @@ def test_every_effect_is_performed(tmp_path: Path) -> None:
             token_secret=Secret(base64.b64encode(bytes(32)).decode()),
         )
     )
-    assert kinds == set(services.table) | set(about_access) | by_body
+    assert kinds == set(services.table) | set(about_access) | by_body | by_serving
     assert len(kinds) >= 17
 
 

@@ -23,7 +23,7 @@ CONFIG = RegistryConfig(update_pull_time=True)
 
 
 def recorder(root: Path, seconds: float) -> PullRecorder:
-    return PullRecorder(Opened(Configuration(blob_store=DirectoryConfig(root))), CONFIG, seconds)
+    return PullRecorder(Opened(Configuration(blob_store=DirectoryConfig(root, sync_to_disk=False))), CONFIG, seconds)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,18 @@ def arguments(*given: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     frame.add_store_arguments(parser)
     return parser.parse_args(given)
+
+
+@pytest.fixture(autouse=True)
+def _logging_stays_as_it_was() -> Iterator[None]:
+    """A command says itself what fails, and silences the log of stores: for this process, where other tests run."""
+    loggers = [logging.getLogger(name) for name in ("angos", "angos.storage")]
+    levels = [logger.level for logger in loggers]
+    handlers = logging.getLogger().handlers
+    yield
+    logging.getLogger().handlers = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 async def _count_keys() -> int:

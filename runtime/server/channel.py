@@ -19,7 +19,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 RECEIVE_SIZE = 64 << 10  # of one read on the loop; larger bodies are read by threads into larger buffers
-SEND_FILE_SIZE = 8 << 20  # of one sendfile: it returns when the socket is full, this only bounds a very fast reader
+SEND_FILE_SIZE = 512 << 10  # of one sendfile: what lies ready must not be more than a cache of the reader's core holds
 
 _MORE = getattr(socket, "MSG_MORE", 0)  # Linux; elsewhere the pieces travel in packets of their own
 _LINGER_NOT = struct.pack("ii", 1, 0)

@@ -24,12 +24,12 @@ from tests.conformance.oci.content import (
 )
 from tests.conformance.oci.repository import Repository
 from tests.conformance.registry_process import RegistryProcess
-from tests.nightly import NIGHTLY
+from tests.nightly import WHOLE
 
 LANES = (("asyncio", 2), ("trio", 1))
 """Loop and workers. The lanes run side by side, so there are never more servers than lanes."""
 REQUESTS_OF_PUSH = 9
-KILLS_OF_LANE = (11 if NIGHTLY else 4) * REQUESTS_OF_PUSH
+KILLS_OF_LANE = (12 if WHOLE else 4) * REQUESTS_OF_PUSH
 """Each request of a push is killed as often as the others."""
 CHUNK_SIZE = 60_000
 KILLED_WITHIN_SECONDS = 0.008  # of the start of a request: about as long as the slowest takes

@@ -104,12 +104,7 @@ def _many(settings: Settings, maker: ContentMaker, origin: Server, mirror: Serve
         seconds.append(_CLIENTS * content.size / 1e6 / (time.perf_counter() - start))
         ratios.append((_sent(settings) - before) / content.size)
         _clear(files, mirror)
-        content = maker.make()
-        path = _publish(files, content)
-        start = time.perf_counter()
-        _download(mirror, f"/v2/hub/{path.removeprefix('v2/')}")
-        alone.append(content.size / 1e6 / (time.perf_counter() - start))
-        _clear(files, mirror)
+        alone.append(_cold(maker, mirror, files, "hub"))
     blob = f"cold {settings.size_mib} MiB blob through a mirror"
     return [
         Result("mirror", f"{blob}, one client", "MB/s", tuple(alone)),
@@ -131,15 +126,19 @@ def _many(settings: Settings, maker: ContentMaker, origin: Server, mirror: Serve
     ]
 
 
+def _cold(maker: ContentMaker, mirror: Server, files: Path, repository: str) -> float:
+    """One client, a blob that nobody has asked for: MB/s."""
+    content = maker.make()
+    path = _publish(files, content)
+    start = time.perf_counter()
+    _download(mirror, f"/v2/{repository}/{path.removeprefix('v2/')}")
+    figure = content.size / 1e6 / (time.perf_counter() - start)
+    _clear(files, mirror)
+    return figure
+
+
 def _encrypted(settings: Settings, maker: ContentMaker, mirror: Server, files: Path) -> Result:
-    figures = []
-    for _ in range(settings.rounds):
-        content = maker.make()
-        path = _publish(files, content)
-        start = time.perf_counter()
-        _download(mirror, f"/v2/encrypted/{path.removeprefix('v2/')}")
-        figures.append(content.size / 1e6 / (time.perf_counter() - start))
-        _clear(files, mirror)
+    figures = [_cold(maker, mirror, files, "encrypted") for _ in range(settings.rounds)]
     work = f"cold {settings.size_mib} MiB blob through a mirror whose upstream speaks TLS, one client"
     return Result("mirror", work, "MB/s", tuple(figures))
 

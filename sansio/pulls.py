@@ -40,6 +40,7 @@ from typing import Final
 from angos.sansio import layout
 from angos.sansio.compact_json import compact_json
 from angos.sansio.effects import CreateKeys, DeleteKeys, EffectError, Key, ListKeys, Prefix, ReadClock
+from angos.sansio.listing import names_below
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.reference import Namespace, Tag
 from angos.sansio.together import together
@@ -194,18 +195,14 @@ async def last_pulls(namespace: Namespace) -> LastPulls:
     """When each thing of the namespace was pulled for the last time. One listing, a page for each 999 things."""
     tags: dict[Tag, int] = {}
     digests: dict[Digest, int] = {}
-    after, more = "", True
-    while more:
-        page = await ListKeys(layout.pulls_prefix(namespace), after)
-        for name in page.names:
-            pulled = layout.parse_pull_name(name)
-            if pulled is None:
-                continue
-            if isinstance(pulled.what, Digest):
-                digests[pulled.what] = max(digests.get(pulled.what, 0), pulled.at_ms)
-            else:
-                tags[pulled.what] = max(tags.get(pulled.what, 0), pulled.at_ms)
-        after, more = page.last, page.more
+    for name in await names_below(layout.pulls_prefix(namespace)):
+        pulled = layout.parse_pull_name(name)
+        if pulled is None:
+            continue
+        if isinstance(pulled.what, Digest):
+            digests[pulled.what] = max(digests.get(pulled.what, 0), pulled.at_ms)
+        else:
+            tags[pulled.what] = max(tags.get(pulled.what, 0), pulled.at_ms)
     return LastPulls(tags, digests)
 
 

@@ -31,6 +31,7 @@ from angos.sansio.compact_json import parse_json
 from angos.sansio.effects import EffectError, Key, ListKeys, ListStats, ReadKey, StatKey
 from angos.sansio.errors import Invalid
 from angos.sansio.history import restorable
+from angos.sansio.listing import names_below
 from angos.sansio.manifests import recorded_media_type
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import parse_manifest
@@ -239,16 +240,12 @@ class Look:
     async def _parents(self, digest: Digest) -> list[Digest]:
         """The manifests of the namespace that name it, or did."""
         found: list[Digest] = []
-        after, more = "", True
-        while more:
-            page = await ListKeys(layout.references_prefix(digest, self._namespace), after)
-            after, more = page.last, page.more
-            for text in page.names:
-                name = layout.parse_blob_name(digest, f"{self._namespace}!r/{text}")
-                if name is None or name.revision is None:
-                    self._keep(Fate(digest, None, "unknown", problem=f"it is needed for {text}"))
-                elif name.revision != digest:
-                    found.append(name.revision)
+        for text in await names_below(layout.references_prefix(digest, self._namespace)):
+            name = layout.parse_blob_name(digest, f"{self._namespace}!r/{text}")
+            if name is None or name.revision is None:
+                self._keep(Fate(digest, None, "unknown", problem=f"it is needed for {text}"))
+            elif name.revision != digest:
+                found.append(name.revision)
         return found
 
     async def _ask_rules(self, digest: Digest) -> None:
@@ -339,13 +336,8 @@ class Look:
 
 
 async def revisions_of(namespace: Namespace) -> tuple[Digest, ...]:
-    found: list[Digest] = []
-    after, more = "", True
-    while more:
-        page = await ListKeys(layout.revisions_prefix(namespace), after)
-        after, more = page.last, page.more
-        found += (digest for name in page.names if (digest := layout.parse_revision_name(name)) is not None)
-    return tuple(found)
+    names = await names_below(layout.revisions_prefix(namespace))
+    return tuple(digest for name in names if (digest := layout.parse_revision_name(name)) is not None)
 
 
 def _pushed_ms(record: bytes) -> int | None:

@@ -83,7 +83,6 @@ from angos.sansio.effects import (
     Key,
     ListKeys,
     ListStats,
-    Prefix,
     ReadClock,
     Sleep,
     Stat,
@@ -91,6 +90,7 @@ from angos.sansio.effects import (
     StorageUnavailable,
     Tell,
 )
+from angos.sansio.listing import names_below, stats_below
 from angos.sansio.oci.digest import Digest
 from angos.sansio.progress import Passed, Progress
 from angos.sansio.scopes import leased
@@ -181,10 +181,10 @@ async def let_writers_pass() -> None:
 
     Should it only be slow, it finds its permit gone.
     """
-    before = await _names(layout.MARKS_PREFIX)
+    before = await names_below(layout.MARKS_PREFIX)
     if before:
         await Sleep(SLOW_SECONDS)
-        if set(before) & set(await _names(layout.MARKS_PREFIX)):
+        if set(before) & set(await names_below(layout.MARKS_PREFIX)):
             async with leased(WORK, seconds=LEASE_SECONDS, wait_seconds=0.0) as granted:
                 if granted:
                     await take_over_from_others()
@@ -215,24 +215,14 @@ async def _has_foreign_content() -> bool:
 async def take_over_from_others() -> None:
     """Make sure that no collector before this one goes on, and let writers pass that wait for one."""
     # In this order: whoever made a mark that we see had his permit before, so we see that one too, and take it away.
-    marks = [layout.mark_key(name) for name in await _names(layout.MARKS_PREFIX)]
-    permits = [layout.permit_key(name) for name in await _names(layout.PERMITS_PREFIX)]
+    marks = [layout.mark_key(name) for name in await names_below(layout.MARKS_PREFIX)]
+    permits = [layout.permit_key(name) for name in await names_below(layout.PERMITS_PREFIX)]
     if permits:
         await DeleteKeys(tuple(permits))
     if marks:
         await Tell(Progress(WORK, "waiting for a collector that was interrupted", 0, None))
         await Sleep(SETTLED_SECONDS)
         await DeleteKeys(tuple(marks))
-
-
-async def _names(prefix: Prefix) -> list[str]:
-    names: list[str] = []
-    after, more = "", True
-    while more:
-        page = await ListKeys(prefix, after)
-        names += page.names
-        after, more = page.last, page.more
-    return names
 
 
 @dataclass(slots=True)
@@ -473,13 +463,7 @@ async def _suspicions_between(first: Digest, last: Digest, limit: int) -> dict[D
 
 async def _suspicions(digest: Digest) -> Suspicions:
     prefix = layout.suspects_prefix(digest)
-    found: Suspicions = ()
-    after, more = "", True
-    while more:
-        page = await ListStats(prefix, after)
-        found += tuple((Key(prefix + name), stat) for name, stat in page.entries)
-        after, more = page.last, page.more
-    return found
+    return tuple((Key(prefix + name), stat) for name, stat in await stats_below(prefix))
 
 
 def _newest(

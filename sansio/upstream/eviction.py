@@ -41,8 +41,9 @@ from dataclasses import dataclass, field
 
 from angos.sansio import layout
 from angos.sansio.config import RegistryConfig, RepositoryConfig
-from angos.sansio.effects import EffectError, ListKeys, ListStats, ReadClock, ReadKey, Stat, StatKey, StatKeys, Tell
+from angos.sansio.effects import EffectError, ListKeys, ReadClock, ReadKey, Stat, StatKey, StatKeys, Tell
 from angos.sansio.errors import Invalid, RegistryError
+from angos.sansio.listing import stats_below
 from angos.sansio.manifests import delete_manifest
 from angos.sansio.oci.digest import Digest
 from angos.sansio.oci.manifest import parse_manifest
@@ -262,14 +263,10 @@ class _Run:
         """The manifests of a namespace; none when they cannot be listed: half of it would be judged wrongly."""
         stored: dict[Digest, int] = {}
         problem = ""
-        after, more = "", True
         try:
-            while more:
-                page = await ListStats(layout.revisions_prefix(namespace), after)
-                after, more = page.last, page.more
-                for name, stat in page.entries:
-                    if (digest := layout.parse_revision_name(name)) is not None:
-                        stored[digest] = stat.modified_ms
+            for name, stat in await stats_below(layout.revisions_prefix(namespace)):
+                if (digest := layout.parse_revision_name(name)) is not None:
+                    stored[digest] = stat.modified_ms
             pulls = (await last_pulls(namespace)).digests
         except EffectError as error:
             problem = str(error)
